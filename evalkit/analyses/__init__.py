@@ -1,0 +1,16 @@
+"""Methods by name: each a module with ``Settings`` and ``run(sample, settings, rng) -> Analysis``.
+
+Imported on demand, so that asking for one method does not load the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+METHODS = {"matching": "evalkit.analyses.matching", "experiment": "evalkit.analyses.experiment"}
+
+
+def method(name: str) -> Any:
+    """The module of a method."""
+    return import_module(METHODS[name])

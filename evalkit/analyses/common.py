@@ -1,0 +1,114 @@
+"""What every adapter needs: settings, labels and profiles in the study's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from evalkit.effects import EffectProfile, Estimand, Uncertainty
+from evalkit.exhibits import Column, Table
+from evalkit.balance import BalanceRow
+from evalkit.sample import Sample
+from evalkit.study import Outcome
+
+
+class MethodSettings(BaseModel):
+    """Base of all methods' settings: frozen, unknown keys refused, values never printed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True)
+class Path:
+    """One outcome's effect by month as an adapter hands it over; arrays (K,)."""
+
+    outcome: Outcome
+    estimate: NDArray[np.float64]
+    counterfactual: NDArray[np.float64]
+    n_treated: NDArray[np.int64]
+    n_comparison: NDArray[np.int64]
+    uncertainty: Uncertainty
+    composition: str
+
+
+def make_profile(
+    sample: Sample,
+    analysis: str,
+    method: str,
+    path: Path,
+    *,
+    population: str,
+    identification: str,
+    se_kind: str,
+    restriction: str = "",
+    subgroup: str = "",
+    variant: str = "",
+) -> EffectProfile:
+    """An effect profile with the study's estimand and labels."""
+    study, outcome = sample.study, path.outcome
+    labels = {
+        "analysis": analysis,
+        "method": method,
+        "instrument": study.treatment.instrument,
+        "comparison": study.treatment.versus,
+        "outcome": outcome.name,
+        "subgroup": subgroup,
+        "better": outcome.better,
+        "primary": "true" if outcome.primary else "false",
+    }
+    if variant:
+        labels["variant"] = variant
+    return EffectProfile(
+        estimand=Estimand(
+            population,  # type: ignore[arg-type]  # a literal, checked where adapters write it
+            study.treatment.instrument,
+            study.treatment.versus,
+            study.time.clock,
+            outcome.name,
+            outcome.kind,
+            outcome.unit,
+            identification,
+            restriction,
+        ),
+        labels=labels,
+        month=np.arange(1, len(path.estimate) + 1),
+        estimate=path.estimate,
+        counterfactual=path.counterfactual,
+        n_treated=path.n_treated,
+        n_comparison=path.n_comparison,
+        uncertainty=path.uncertainty,
+        se_kind=se_kind,
+        composition=path.composition,  # type: ignore[arg-type]
+    )
+
+
+def composition_of(observed: NDArray[np.bool_]) -> str:
+    """``fixed`` when every month observes the same rows."""
+    return "fixed" if bool((observed == observed[:, :1]).all()) else "varying"
+
+
+def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_comparison: int) -> Table:
+    """Balance as an exhibit; levels of a categorical covariate are parts of one total."""
+    columns = (
+        Column("variable", "variable", "text"),
+        Column("level", "level", "text"),
+        Column("measure", "measure", "key"),
+        Column("mean_treated", "mean_treated", "share", support="n_treated", decimals=2),
+        Column("mean_before", "mean_before", "share", support="n_comparison", decimals=2),
+        Column("mean_after", "mean_after", "share", support="n_comparison", decimals=2),
+        Column("smd_before", "smd_before", "stat", decimals=2),
+        Column("smd_after", "smd_after", "stat", decimals=2),
+        Column("vr_before", "vr_before", "stat", decimals=2),
+        Column("vr_after", "vr_after", "stat", decimals=2),
+        Column("n_treated", "n_treated", "count", decimals=0),
+        Column("n_comparison", "n_comparison", "count", decimals=0),
+    )
+    body = []
+    for row in rows:
+        values = {c.key: getattr(row, c.key) for c in columns if hasattr(row, c.key)}
+        measure = "share" if row.level or row.variable.endswith(":missing") else "mean"
+        body.append(values | {"measure": measure, "n_treated": n_treated, "n_comparison": n_comparison})
+    return Table("balance", "balance", columns, tuple(body))

@@ -1,0 +1,108 @@
+"""A randomised design: difference in means and regression-adjusted, with HC2 errors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evalkit.analyses.common import MethodSettings, Path, balance_table, composition_of, make_profile
+from evalkit.balance import balance
+from evalkit.effects import EffectProfile
+from evalkit.errors import DesignError, Fault
+from evalkit.exhibits import Analysis, Finding, Note
+from evalkit.experiment import difference
+from evalkit.gate import balance_findings
+from evalkit.sample import Sample
+
+SE_KIND = "HC2, clustered on {level}"
+
+
+class Settings(MethodSettings):
+    """``adjust``: also estimate with covariates, fully interacted with treatment; the adjusted profile then comes first."""
+
+    adjust: bool = True
+
+
+def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = "experiment") -> Analysis:
+    """Effect of assignment on everyone randomised; by subgroup within each level.
+
+    Raises
+    ------
+    DesignError
+        ``design.not_randomised`` when the study does not say that treatment was randomised; ``design.too_few``.
+    """
+    if sample.study.treatment.design != "randomised":
+        raise DesignError(Fault("design.not_randomised", {"analysis": id}))
+    entries = sample.entries
+    treated = entries.arm == 1
+    design = sample.design(entries, time=False)
+    covariates = design.matrix()[:, 1:]
+    variants = ["regression_adjusted", "difference_in_means"] if settings.adjust and covariates.shape[1] else [""]
+    everyone = np.arange(len(entries))
+    profiles = [p for variant in variants for p in _profiles(sample, id, everyone, covariates, variant)]
+    for subgroup in sample.study.subgroups:
+        made = sample.group(subgroup.name, subgroup.cuts, entries)
+        for number, level in enumerate(made.levels):
+            rows = np.flatnonzero(made.codes == number)
+            if min(treated[rows].sum(), (~treated[rows]).sum()) >= 2:
+                profiles += _profiles(sample, id, rows, covariates, variants[0], f"{subgroup.name}={level}")
+    one = treated.astype(float)
+    rows_of_balance = balance(design, treated, one, 1.0 - one, _p_values(sample, treated))
+    findings: tuple[Finding, ...] = balance_findings(rows_of_balance, sample.study.gate, fails=False)
+    exhibits = (
+        balance_table(rows_of_balance, int(treated.sum()), int((~treated).sum())),
+        Note("experiment_method", {"adjusted": len(variants) > 1}),
+    )
+    return Analysis(id, "experiment", tuple(profiles), exhibits if rows_of_balance else exhibits[1:], findings)
+
+
+def _profiles(
+    sample: Sample, id: str, rows: np.ndarray, covariates: np.ndarray, variant: str, subgroup: str = ""
+) -> list[EffectProfile]:
+    entries = sample.entries.take(rows)
+    treated = entries.arm == 1
+    out = []
+    for outcome in sample.study.outcomes:
+        y, observed = sample.outcome(outcome.name, entries)
+        effect = difference(
+            treated,
+            y,
+            observed,
+            sample.people.cluster[entries.person],
+            covariates[rows] if variant == "regression_adjusted" else None,
+            sample.people.cluster_level,
+        )
+        path = Path(
+            outcome,
+            effect.estimate,
+            effect.counterfactual,
+            effect.n_treated,
+            effect.n_comparison,
+            effect.influence,
+            composition_of(observed),
+        )
+        out.append(
+            make_profile(
+                sample,
+                id,
+                "experiment",
+                path,
+                population="eligible",
+                identification="randomisation",
+                se_kind=SE_KIND.format(level=sample.people.cluster_level),
+                subgroup=subgroup,
+                variant=variant,
+            )
+        )
+    return out
+
+
+def _p_values(sample: Sample, treated: np.ndarray) -> np.ndarray:
+    """Two-sample p-values of each balance column (Welch)."""
+    from scipy import stats
+
+    from evalkit.balance import wide
+
+    values = wide(sample.design(sample.entries, time=False), np.arange(len(treated)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = stats.ttest_ind(values[treated], values[~treated], equal_var=False).pvalue
+    return np.nan_to_num(np.asarray(p), nan=1.0)

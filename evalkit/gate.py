@@ -1,0 +1,104 @@
+"""The gate: may an estimate be shown? Judged on the design, never on the estimate.
+
+A verdict stands per analysis and outcome. Fails: a standardised difference beyond ``smd_fail``; one beyond ``smd_warn``
+that is significant after Holm's correction; support for fewer than ``support_min`` of starters; follow-up that differs
+between the arms. A failed estimate is withheld unless the study file gives a reason to show it, which is printed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from evalkit.balance import BalanceRow, holm
+from evalkit.effects import EffectProfile
+from evalkit.exhibits import Analysis, Finding, Verdict
+from evalkit.study import Gate
+
+_ORDER: dict[str, int] = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Verdict on one outcome of one analysis; ``shown_anyway`` is the study's reason for showing a failed one."""
+
+    analysis: str
+    outcome: str
+    verdict: Verdict
+    shown_anyway: str = ""
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the estimate stays hidden."""
+        return self.verdict == "fail" and not self.shown_anyway
+
+
+def balance_findings(rows: Sequence[BalanceRow], gate: Gate, *, fails: bool = True) -> tuple[Finding, ...]:
+    """Verdicts on balance after adjustment: the largest difference, and the significant ones (Holm).
+
+    ``fails=False`` for randomised designs, where imbalance is chance and only warned about.
+    """
+    if not rows:
+        return ()
+    size = np.abs([row.smd_after for row in rows])
+    worst = int(np.nanargmax(size))
+    largest = float(size[worst])
+    verdict: Verdict = "pass"
+    if largest > gate.smd_warn:
+        verdict = "fail" if fails and largest > gate.smd_fail else "warn"
+    findings = [Finding("balance", "", verdict, largest, gate.smd_fail, {"variable": _name(rows[worst]), "smd": largest})]
+    adjusted = holm(np.array([row.p_value for row in rows]))
+    for row, p_value, smd in zip(rows, adjusted, size, strict=True):
+        if smd > gate.smd_warn and p_value < 0.05:
+            params = {"variable": _name(row), "smd": float(smd)}
+            findings.append(
+                Finding("balance_significant", "", "fail" if fails else "warn", float(smd), gate.smd_warn, params)
+            )
+    return tuple(findings)
+
+
+def _name(row: BalanceRow) -> str:
+    return f"{row.variable}:{row.level}" if row.level else row.variable
+
+
+def support_finding(matched: int, starters: int, gate: Gate) -> Finding:
+    """Share of starters with a match inside the caliper."""
+    share = matched / starters if starters else 0.0
+    verdict: Verdict = "pass" if share >= gate.support_min else "fail"
+    return Finding("support", "", verdict, share, gate.support_min, {"share": share})
+
+
+def follow_up_finding(outcome: str, treated: float, comparison: float) -> Finding:
+    """Observed share of person-months in the two arms; a difference of more than one point fails."""
+    gap = abs(treated - comparison)
+    params = {"treated": treated, "comparison": comparison}
+    return Finding("follow_up_unequal", outcome, "fail" if gap > 0.01 else "pass", gap, 0.01, params)
+
+
+def judge(analysis: Analysis, show_anyway: str) -> tuple[Judgement, ...]:
+    """The verdict on each outcome: the worst of the findings that concern it or the whole analysis."""
+    outcomes = list(dict.fromkeys(profile.labels["outcome"] for profile in analysis.profiles))
+    verdicts = []
+    for outcome in outcomes:
+        worst: Verdict = "pass"
+        for finding in analysis.findings:
+            if finding.scope in ("", outcome) and _ORDER[finding.verdict] > _ORDER[worst]:
+                worst = finding.verdict
+        reason = show_anyway if worst == "fail" else ""
+        verdicts.append(Judgement(analysis.id, outcome, worst, reason))
+    return tuple(verdicts)
+
+
+def withhold(analysis: Analysis, judgements: Sequence[Judgement]) -> Analysis:
+    """The analysis with the profiles of failed outcomes emptied (status ``withheld``)."""
+    hidden = {j.outcome for j in judgements if j.analysis == analysis.id and j.withheld}
+    return replace(
+        analysis, profiles=tuple(_empty(p) if p.labels["outcome"] in hidden else p for p in analysis.profiles)
+    )
+
+
+def _empty(profile: EffectProfile) -> EffectProfile:
+    missing = np.full(len(profile.month), np.nan)
+    return replace(profile, estimate=missing, counterfactual=missing, status=("withheld",) * len(profile.month))

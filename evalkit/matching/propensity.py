@@ -1,0 +1,125 @@
+"""The chance of starting: a logit by maximum likelihood on a design that is never expanded.
+
+Estimates P(D = 1 | x) = 1 / (1 + exp(-x'theta)) by Newton's method with step halving (McCullagh and Nelder 1989,
+ch. 4). Pooled over risk sets, with dummies for elapsed month and calendar quarter, it is the discrete-time hazard of
+starting (Allison 1982). Agrees with R's ``glm`` and with statsmodels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit.design import Design
+from evalkit.errors import DesignError, Fault
+from evalkit.kernels import logit
+
+Array = NDArray[np.float64]
+
+TOLERANCE = 1e-10  # on the Newton decrement: twice the log-likelihood still to be gained
+MAX_ITERATIONS = 60
+LARGEST = 30.0  # a linear predictor beyond this is a chance of 1e-13: separation
+
+
+@dataclass(frozen=True)
+class Logit:
+    """A fitted logit: coefficients (p,), covariance (p, p) from the inverse information, linear predictor (n,)."""
+
+    names: tuple[str, ...]
+    coefficients: Array
+    vcov: Array
+    score: Array
+    loglik: float
+    iterations: int
+
+    @property
+    def std_error(self) -> Array:
+        """Standard errors (p,)."""
+        return np.sqrt(np.clip(np.diag(self.vcov), 0.0, None))
+
+
+def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
+    """Maximum-likelihood logit of ``y`` (n,) on the design.
+
+    Raises
+    ------
+    DesignError
+        ``design.no_treated`` / ``design.no_controls``; ``design.collinear`` naming a column; ``design.separation`` when
+        the likelihood has no maximum because some combination of covariates predicts the start perfectly.
+    """
+    n_treated = int(y.sum())
+    if n_treated == 0 or n_treated == len(y):
+        raise DesignError(Fault("design.no_treated" if n_treated == 0 else "design.no_controls"))
+    shared, own = _centred(design)
+    factors, own_factors = design.parameter_codes()
+    arrays = (design.index, shared[0], own[0], factors, own_factors)
+    names = design.names
+    theta = np.zeros(len(names))
+    theta[0] = np.log(n_treated / (len(y) - n_treated))
+    value, score, information = logit.score_and_information(*arrays, y, theta)
+    _refuse_collinear(information, names)
+    for iteration in range(1, MAX_ITERATIONS + 1):
+        try:
+            step = np.linalg.solve(information, score)
+        except np.linalg.LinAlgError:
+            raise DesignError(Fault("design.separation", {"column": _largest(theta, names)})) from None
+        decrement = float(score @ step)
+        size = 1.0
+        while True:
+            trial = theta + size * step
+            new_value, new_score, new_information = logit.score_and_information(*arrays, y, trial)
+            if new_value >= value - 1e-12 * abs(value) or size < 1e-6:
+                break
+            size /= 2
+        theta, value, score, information = trial, new_value, new_score, new_information
+        if decrement < TOLERANCE:
+            break
+        if np.abs(theta[1:]).max(initial=0.0) > LARGEST:
+            raise DesignError(Fault("design.separation", {"column": _largest(theta, names)}))
+    else:
+        raise DesignError(Fault("design.separation", {"column": _largest(theta, names)}))
+    linear = logit.linear_predictor(*arrays, theta)
+    back = _back_transform(len(names), shared, own)
+    vcov = back @ np.linalg.inv(information) @ back.T
+    return Logit(names, back @ theta, vcov, linear, float(value), iteration)
+
+
+def _centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    """Unit-level and row-level numeric columns, centred and scaled, with centre and scale."""
+    out = []
+    for values in (design.numeric, design.own_numeric):
+        centre = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
+        scale = values.std(axis=0) if len(values) else np.ones(values.shape[1])
+        scale = np.where(scale > 0, scale, 1.0)
+        out.append((np.ascontiguousarray((values - centre) / scale), centre, scale))
+    return out[0], out[1]
+
+
+def _back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array, Array, Array]) -> Array:
+    """Matrix that turns coefficients on scaled columns into coefficients on the columns themselves."""
+    centre = np.concatenate([shared[1], own[1]])
+    scale = np.concatenate([shared[2], own[2]])
+    back = np.eye(p)
+    for j in range(len(scale)):
+        back[1 + j, 1 + j] = 1.0 / scale[j]
+        back[0, 1 + j] = -centre[j] / scale[j]
+    return back
+
+
+def _refuse_collinear(information: Array, names: tuple[str, ...]) -> None:
+    """Gaussian elimination on the scaled information; the first column without a pivot of its own is named."""
+    scale = np.sqrt(np.diag(information))
+    constant = np.flatnonzero(scale == 0)
+    if len(constant):
+        raise DesignError(Fault("design.constant_column", {"column": names[constant[0]]}))
+    work = information / np.outer(scale, scale)
+    for j in range(len(names)):
+        if work[j, j] < 1e-9:
+            raise DesignError(Fault("design.collinear", {"column": names[j]}))
+        work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
+
+
+def _largest(theta: Array, names: tuple[str, ...]) -> str:
+    return names[1 + int(np.abs(theta[1:]).argmax())] if len(names) > 1 else names[0]

@@ -1,0 +1,22 @@
+"""The register: administrative tables read, checked and given fixed names.
+
+``read(study)`` reads the files of a study, ``from_frames(study, ...)`` takes pandas frames, ``read_table(study)``
+reads an analysis-ready file. See ``docs/register.md``.
+"""
+
+from evalkit.register.schema import COLUMNS, UNKNOWN, Check, Input, Quarantined
+from evalkit.register.table import Table, read_table
+from evalkit.register.tables import Register, from_frames, read
+
+__all__ = [
+    "COLUMNS",
+    "UNKNOWN",
+    "Check",
+    "Input",
+    "Quarantined",
+    "Register",
+    "Table",
+    "from_frames",
+    "read",
+    "read_table",
+]

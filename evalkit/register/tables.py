@@ -1,0 +1,271 @@
+"""The register: checked tables with fixed names, in memory, and the road from the files of a study to them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import narwhals as nw
+import numpy as np
+import pyarrow as pa
+
+from evalkit.errors import DataError, Fault
+from evalkit.register import checks
+from evalkit.register.engine import ROW, Engine
+from evalkit.register.reader import Raw, check_columns, plain_table, read_file
+from evalkit.register.schema import REQUIRED, ROW_ID, TABLES, UNKNOWN, Check, Field, Input, Quarantined, fields
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from evalkit.study import Data, Study
+
+Loads = dict[str, tuple[Raw, tuple[Field, ...]]]
+"""By table: the file as read and the columns wanted of it."""
+
+_SIFTED = "__sifted_{}"
+
+
+@dataclass(frozen=True)
+class Register:
+    """Checked register tables; only rows that can be used are in them.
+
+    Parameters
+    ----------
+    persons, benefits, episodes, jobs:
+        Lazy frames with the fixed schema (see ``docs/register.md``); ``jobs`` is None when the study has none.
+    window:
+        First and last observed day, both included.
+    inputs:
+        The files with their checksums.
+    findings:
+        What the checks found.
+    quarantine:
+        How many rows were set aside, by table and reason.
+    """
+
+    persons: nw.LazyFrame = field(repr=False)
+    benefits: nw.LazyFrame = field(repr=False)
+    episodes: nw.LazyFrame = field(repr=False)
+    jobs: nw.LazyFrame | None = field(repr=False)
+    window: tuple[dt.date, dt.date]
+    inputs: tuple[Input, ...]
+    findings: tuple[Check, ...]
+    quarantine: tuple[Quarantined, ...]
+    engine: Engine = field(repr=False, compare=False)
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """A table as numpy arrays, sorted by person, start and end (open ends last).
+
+        Dates are ``datetime64[D]`` with NaT, text is object with None, the row numbers ``spell``, ``episode`` and
+        ``job`` are int64 from 0, every other number is float64 with NaN.
+
+        Raises
+        ------
+        KeyError
+            When the register has no such table.
+        """
+        if name not in TABLES or getattr(self, name) is None:
+            raise KeyError(name)
+        return self.engine.arrays(name)
+
+    def set_aside(self, name: str) -> nw.LazyFrame:
+        """The rows of a table that could not be used: ``__row`` (record in the file, from 1), ``__reason``, fields.
+
+        Microdata, for the owner of the data to look into; it stays in memory.
+        """
+        sifted = self.engine.frame(_SIFTED.format(name))
+        return sifted.filter(~nw.col(checks.REASON).is_null()).sort(ROW)
+
+
+@dataclass
+class _Found:
+    """What is gathered while the tables are built."""
+
+    faults: list[Fault] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    quarantine: list[Quarantined] = field(default_factory=list)
+
+    def raise_faults(self) -> None:
+        if self.faults:
+            raise DataError(self.faults)
+
+
+def _data_of(study: Study) -> Data:
+    if study.data is None:
+        raise DataError(Fault("data.not_a_register", {}, "data"))
+    return study.data
+
+
+def _wanted(columns: tuple[Field, ...]) -> dict[str, str]:
+    return {column.name: column.own for column in columns if column.own}
+
+
+def _load(study: Study, data: Data, found: _Found) -> Loads:
+    """Read all files; faults of all of them together."""
+    loads: Loads = {}
+    for table in TABLES:
+        spec = getattr(data, table)
+        if spec is None:
+            continue
+        columns = fields(study, table)
+        try:
+            raw = read_file(study.folder / spec.file, data.format, f"data.{table}.file")
+        except DataError as error:
+            found.faults += error.faults
+            continue
+        found.faults += check_columns(raw, _wanted(columns), data.format, f"data.{table}.columns")
+        loads[table] = raw, columns
+    return loads
+
+
+def _sift(
+    engine: Engine,
+    table: str,
+    typed: nw.LazyFrame,
+    rules: tuple[checks.Rule, ...],
+    columns: tuple[Field, ...],
+    found: _Found,
+) -> nw.LazyFrame:
+    """Set aside the rows of a table that cannot be used, and count them; the usable rows come back."""
+    duplicate = checks.Rule("person_duplicate" if table == "persons" else "spell_duplicate", nw.lit(False))
+    sifted = engine.keep(_SIFTED.format(table), checks.sift(typed, rules, columns, duplicate.key))
+    counts = checks.reasons(sifted)
+    rows = sum(counts.values())
+    dropped, aside = checks.set_aside(table, (*rules, duplicate), counts, rows)
+    found.checks += dropped
+    found.quarantine += aside
+    usable = sifted.filter(nw.col(checks.REASON).is_null())
+
+    place = f"data.{table}"
+    orphans = counts.get("orphan.person", 0)
+    faults = len(found.faults)
+    if orphans >= checks.HALF * rows and not faults:  # faulty persons make orphans of everyone
+        params = {"table": table, "count": orphans, "share": orphans / rows}
+        found.faults.append(Fault("data.orphans", params, f"{place}.columns.person"))
+    if table == "persons" and (count := checks.conflicting(usable)):
+        found.faults.append(Fault("data.conflicting_persons", {"count": count}, f"{place}.columns.person"))
+    if not counts.get("") and len(found.faults) == faults and table != "jobs":
+        codes = ", ".join(dict.fromkeys(check.code for check in dropped))
+        found.faults.append(Fault("data.no_rows", {"table": table, "count": rows, "checks": codes}, place))
+    return usable
+
+
+def _finish(
+    engine: Engine,
+    table: str,
+    usable: nw.LazyFrame,
+    columns: tuple[Field, ...],
+    window: tuple[dt.date, dt.date],
+) -> nw.LazyFrame:
+    """The table as the rest of evalkit sees it: fixed columns only, sorted, numbered."""
+    names = [column.name for column in columns]
+    frame = usable.select(*names)
+    match table:
+        case "persons":
+            return engine.keep_sorted(table, frame.with_columns(checks.birth_year(window)), ["person"])
+        case "benefits":  # a spell that still runs has no reason yet
+            reason = nw.when(~nw.col("end").is_null()).then(nw.col("reason").fill_null(UNKNOWN)).otherwise(None)
+            frame = frame.with_columns(reason.alias("reason"))
+        case "episodes":
+            frame = frame.with_columns(nw.col("type").fill_null(UNKNOWN))
+    first = ["person", "start", "end"]
+    order = first + [name for name in names if name not in first]
+    return engine.keep_sorted(table, frame, order, ROW_ID[table])
+
+
+def _build(study: Study, data: Data, loads: Loads, found: _Found) -> Register:
+    """Type, sift, check and sort the tables."""
+    window = (data.window.first, data.window.last)
+    day = "referral" if study.time.clock == "referral" else "start"
+    engine = Engine()
+    engine.check_date_format(data.format.date, "data.format.date")
+    frames: dict[str, nw.LazyFrame] = {}
+    for table, (raw, columns) in loads.items():
+        typed = engine.type_table(f"__typed_{table}", raw.table, raw.header, columns, data.format)
+        about_file, aside, faults = checks.records(table, raw)
+        found.checks += about_file
+        found.quarantine += aside
+        found.faults += [*faults, *checks.unreadable(table, columns, typed)]
+        if table != "persons":
+            known = frames["persons"].select("person", nw.lit(True).alias(checks.KNOWN))
+            typed = typed.join(known, on="person", how="left")
+        rules = checks.drop_rules(table, window, by_referral=day == "referral")
+        usable = _sift(engine, table, typed, rules, columns, found)
+        engine.drop(f"__typed_{table}")
+        found.checks += checks.note_checks(table, checks.notes(table, columns, window), usable)
+        frames[table] = _finish(engine, table, usable, columns, window)
+    found.raise_faults()
+    found.checks += checks.across(frames["benefits"], frames["episodes"], day)
+    inputs = tuple(Input(raw.name, raw.sha256, raw.rows) for raw, _ in loads.values())
+    tables = (frames["persons"], frames["benefits"], frames["episodes"], frames.get("jobs"))
+    return Register(*tables, window, inputs, tuple(found.checks), tuple(found.quarantine), engine)
+
+
+def read(study: Study) -> Register:
+    """Read and check the register tables of a study.
+
+    Parameters
+    ----------
+    study:
+        A study with ``[data]``; files are looked for in its data folder.
+
+    Raises
+    ------
+    DataError
+        With all faults of all files together: first those of files and columns, then those of their contents.
+        ``docs/register.md`` lists the codes.
+    """
+    data = _data_of(study)
+    found = _Found()
+    loads = _load(study, data, found)
+    found.raise_faults()
+    return _build(study, data, loads, found)
+
+
+def _frame(table: str, frame: pd.DataFrame, columns: tuple[Field, ...]) -> Raw:
+    """A pandas frame as if it were a file."""
+    plain: dict[str, pa.ChunkedArray | None] = {}
+    for name in [column.name for column in columns if column.name in frame]:
+        try:
+            values = pa.array(frame[name], from_pandas=True)
+            plain[name] = pa.chunked_array([values]) if isinstance(values, pa.Array) else values
+        except (pa.ArrowException, TypeError, ValueError):  # mixed types: check_columns names the column
+            plain[name] = None
+    return plain_table(plain, name=table, sha256="")
+
+
+def from_frames(
+    study: Study,
+    *,
+    persons: pd.DataFrame,
+    benefits: pd.DataFrame,
+    episodes: pd.DataFrame,
+    jobs: pd.DataFrame | None = None,
+) -> Register:
+    """A register from pandas frames that have the fixed names, types and codes already; same checks as ``read``.
+
+    Every column that the study maps must be there under its fixed name. Text dates are read in the study's format.
+
+    Raises
+    ------
+    DataError
+        As ``read``.
+    """
+    data = _data_of(study)
+    found = _Found()
+    loads: Loads = {}
+    for table, frame in zip(TABLES, (persons, benefits, episodes, jobs), strict=True):
+        if frame is None:
+            continue
+        columns = fields(study, table, present=[str(name) for name in frame.columns])
+        if len(frame) == 0 and table != "jobs":
+            found.faults.append(Fault("data.empty_file", {"file": table}, table))
+            continue
+        raw = _frame(table, frame, columns)
+        wanted = {name: name for name in REQUIRED[table]} | _wanted(columns)
+        found.faults += check_columns(raw, wanted, data.format, table)
+        loads[table] = raw, columns
+    found.raise_faults()
+    return _build(study, data, loads, found)

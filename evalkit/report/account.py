@@ -1,0 +1,256 @@
+"""The account behind the answer: verdicts, method, data checks, how to repeat it, disclosure, words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.report import people
+from evalkit.report.blocks import Block, Callout, Code, Fold, Grid, Heading, Items, Section, Text, Tone
+from evalkit.report.findings import advice, of_analysis, sentence
+from evalkit.report.view import Profile, View, capital, inner
+
+TONES: Mapping[str, Tone] = {"pass": "good", "warn": "warn", "fail": "fail"}
+
+GLOSSARY = ("point", "interval", "band", "lock_in", "break_even", "comparison", "smd", "support", "propensity")
+
+
+def trust(view: View) -> Section:
+    """The gate's verdicts, then every finding with what to do about it."""
+    blocks: list[Block] = [Text(view.say("report.trust.reading"))]
+    for gate in view.document.get("gates") or ():
+        profile = next((p for p in view.profiles if p["labels"]["analysis"] == gate["analysis"]), None)
+        name = capital(view.analysis_name(profile)) if profile else gate["analysis"]
+        outcome = inner(view.word(gate["outcome"])) if gate["outcome"] not in ("", "*") else view.say("report.trust.all")
+        kind = "shown" if gate["verdict"] == "fail" and gate["shown_anyway"] else gate["verdict"]
+        title = view.say("report.trust.title", analysis=name, outcome=outcome, verdict=view.say(f"report.verdict.{gate['verdict']}"))
+        text = view.say(f"report.trust.{kind}", reason=gate["shown_anyway"])
+        blocks.append(Callout(title, text, TONES.get(gate["verdict"], "plain")))
+    analyses = list(dict.fromkeys(f["analysis"] for f in view.document.get("findings") or ()))
+    rows = []
+    for analysis in analyses:
+        for finding in (f for f in of_analysis(view, analysis) if f["analysis"] == analysis):
+            first = view.say(f"report.verdict.{finding['verdict']}")
+            scope = [analysis] if len(analyses) > 1 else []
+            rows.append((first, *scope, sentence(view, finding), advice(view, finding) or "–"))
+    if rows:
+        names = ["verdict", *(["analysis"] if len(analyses) > 1 else []), "finding", "advice"]
+        head = tuple(view.say(f"report.findings.{name}") for name in names)
+        blocks += [
+            Heading(view.say("report.findings.title")),
+            Grid(view.say("report.findings.caption"), head, tuple(rows), (False,) * len(head)),
+        ]
+    return Section("trust", view.say("report.section.trust"), tuple(blocks))
+
+
+# -- method ---------------------------------------------------------------------------------------------------------
+
+
+def method(view: View) -> Section:
+    """How the answer was reached, in plain words, then for the referee."""
+    blocks: list[Block] = []
+    seen: set[tuple[str, str]] = set()
+    for profile in view.profiles:
+        labels = profile["labels"]
+        if (labels["analysis"], labels["method"]) in seen:
+            continue
+        seen.add((labels["analysis"], labels["method"]))
+        blocks += _plain(view, profile)
+    notes = [e for e in view.document.get("exhibits") or () if e["type"] == "note"]
+    if notes:
+        blocks.append(Heading(view.say("report.method_section.notes")))
+        blocks.append(Items(tuple(dict.fromkeys(("", _note(view, note)) for note in notes))))
+    blocks.append(Heading(view.say("report.method_section.assumptions")))
+    blocks.append(_assumptions(view))
+    blocks += _referee(view)
+    return Section("method", view.say("report.section.method"), tuple(blocks))
+
+
+def _plain(view: View, profile: Profile) -> list[Block]:
+    name = profile["labels"]["method"]
+    kind = f"{name}_table" if view.protocol.get("table") and name == "matching" else name
+    key = f"report.plain.{kind}"
+    covariates = view.protocol.get("covariates") or {}
+    names = [inner(view.word(c)) for c in (*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ()))]
+    params = {
+        "instrument": inner(view.word(profile["labels"]["instrument"])),
+        "covariates": view.listing(names) or view.say("report.plain.no_covariates"),
+    }
+    heading = Heading(capital(view.term("report.method", name)))
+    return [heading, Text(view.say(key if view.known(key) else "report.plain.other", **params))]
+
+
+def _note(view: View, note: Mapping[str, Any]) -> str:
+    key = f"note.{note['key']}"
+    if not view.known(key):
+        return str(note["key"])
+    return view.say(key, **view.params({"instrument": _instrument(view)} | dict(note.get("params") or {})))
+
+
+def _instrument(view: View) -> str:
+    return str((view.protocol.get("treatment") or {}).get("instrument") or "")
+
+
+def _assumptions(view: View) -> Items:
+    kinds = list(dict.fromkeys(p["estimand"]["identification"] for p in view.profiles))
+    items = []
+    for kind in kinds:
+        for index in range(1, 5):
+            key = f"report.assumption.{kind}.{index}"
+            if view.known(key):
+                items.append(view.say(key, instrument=inner(view.word(_instrument(view)))))
+    items.append(view.say("report.assumption.records"))
+    return Items(tuple(("", item) for item in dict.fromkeys(items)))
+
+
+def _referee(view: View) -> list[Block]:
+    blocks: list[Block] = [Heading(view.say("report.referee.title"))]
+    names = ("analysis", "outcome", "population", "strategy", "versus", "clock", "identification", "restriction", "se_kind")
+    rows = []
+    for profile in view.profiles:
+        e = profile["estimand"]
+        restriction = view.term("report.restriction", e["restriction"]) if e["restriction"] else view.say("report.none")
+        rows.append(
+            (
+                profile["labels"]["analysis"],
+                view.say(
+                    "report.referee.outcome_kind",
+                    outcome=view.outcome_word(profile),
+                    kind=view.term("report.kind", e["kind"]),
+                    unit=view.unit(e["unit"]),
+                ),
+                view.term("report.population", e["population"]),
+                view.word(e["strategy"]),
+                capital(view.versus(profile)),
+                view.term("report.clock", e["clock"]),
+                view.term("report.identification", e["identification"]),
+                restriction,
+                view.term("report.se_kind", profile["se_kind"]),
+            )
+        )
+    head = tuple(view.say(f"report.referee.{name}") for name in names)
+    blocks.append(Grid(view.say("report.referee.caption"), head, tuple(rows), (False,) * len(head)))
+    for kind in dict.fromkeys(p["labels"]["method"] for p in view.profiles):
+        key = f"report.equation.{kind}"
+        if view.known(key):
+            blocks.append(Text(view.say(key), view.say("report.equation.lead", method=view.term("report.method", kind))))
+    blocks.append(Text(view.say("report.referee.bands")))
+    blocks.append(_design(view))
+    return blocks + people.appendix(view)
+
+
+def _design(view: View) -> Grid:
+    """The protocol's settings as they stand in the study file."""
+    rows = []
+    for part in ("time", "eligibility", "treatment", "covariates", "gate"):
+        rows += [(f"{part}.{key}", _plain_value(value)) for key, value in (view.protocol.get(part) or {}).items()]
+    for analysis in view.protocol.get("analyses") or ():
+        settings = {"method": analysis["method"]} | dict(analysis.get("settings") or {})
+        rows += [(f"analysis.{analysis['id']}.{key}", _plain_value(value)) for key, value in settings.items()]
+    head = (view.say("report.design.key"), view.say("report.design.value"))
+    return Grid(view.say("report.design.caption"), head, tuple(rows), (False, False))
+
+
+def _plain_value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} = {_plain_value(item)}" for key, item in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain_value(item) for item in value) or "–"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "–" if value in (None, "") else str(value)
+
+
+# -- data, repetition, disclosure -----------------------------------------------------------------------------------
+
+
+def checks(view: View) -> Section:
+    """What the data checks found, with why it matters and what to do."""
+    found = view.document.get("checks") or []
+    if not found:
+        return Section("checks", view.say("report.section.checks"), (Text(view.say("report.checks.none")),))
+    order = {"error": 0, "warn": 1, "info": 2}
+    names = ("severity", "table", "say", "count", "share", "why", "fix")
+    rows = []
+    for check in sorted(found, key=lambda c: order.get(c["severity"], 3)):
+        share = view.mean(check["share"], "fraction") if check["share"] is not None else "–"
+        say, why, fix = (_check(view, check, part) for part in ("say", "why", "fix"))
+        severity = view.term("report.severity", check["severity"])
+        rows.append((severity, view.term("report.table", check["table"]), say, view.count(check["count"]), share, why, fix))
+    head = tuple(view.say(f"report.checks.{name}") for name in names)
+    numeric = tuple(name in ("count", "share") for name in names)
+    grid = Grid(view.say("report.checks.caption"), head, tuple(rows), numeric)
+    return Section("checks", view.say("report.section.checks"), (Text(view.say("report.checks.reading")), grid))
+
+
+def _check(view: View, check: Mapping[str, Any], part: str) -> str:
+    """A check's sentence; the code stands in where the catalogue or a parameter is missing."""
+    key = f"check.{check['code']}.{part}"
+    params = {"table": check["table"], "count": check["count"], "share": check["share"]} | dict(check.get("params") or {})
+    if view.known(key):
+        try:
+            return view.say(key, **params)
+        except KeyError:
+            pass
+    return str(check["code"]).replace("_", " ") if part == "say" else "–"
+
+
+def reproduce(view: View) -> Section:
+    """Versions, checksums and seed, and the study file itself."""
+    document = view.document
+    study, environment = document["study"], document["environment"]
+    facts = [
+        ("evalkit", document["evalkit"]),
+        ("python", environment["python"]),
+        ("platform", environment["platform"]),
+        ("created", document["created"]),
+        ("seed", str(document["seed"])),
+        ("study", f"{study['name']} (sha256 {study['sha256']})"),
+    ]
+    head = (view.say("report.reproduce.what"), view.say("report.reproduce.value"))
+    table = Grid(
+        view.say("report.reproduce.caption"),
+        head,
+        tuple((view.say(f"report.reproduce.{key}"), value) for key, value in facts),
+        (False, False),
+    )
+    inputs = Grid(
+        view.say("report.reproduce.inputs"),
+        tuple(view.say(f"report.reproduce.{key}") for key in ("file", "rows", "sha256")),
+        tuple((item["name"], view.count(item["rows"]), item["sha256"]) for item in document["inputs"]),
+        (False, True, False),
+    )
+    packages = Grid(
+        view.say("report.reproduce.packages"),
+        (view.say("report.reproduce.package"), view.say("report.reproduce.version")),
+        tuple(sorted(environment["packages"].items())),
+        (False, False),
+    )
+    blocks: list[Block] = [
+        Text(view.say("report.reproduce.reading", seed=str(document["seed"]))),
+        Code(f"evalkit run {study['name']}"),
+        table,
+        inputs,
+        Fold(view.say("report.reproduce.packages"), (packages,)),
+        Fold(view.say("report.reproduce.study_file", name=study["name"]), (Code(study["text"]),)),
+    ]
+    return Section("reproduce", view.say("report.section.reproduce"), tuple(blocks))
+
+
+def disclosure(view: View) -> Section:
+    """What was left out to protect people."""
+    found = view.document["disclosure"]
+    profile = found["profile"]
+    key = "open" if profile == "open" else "closed"
+    text = view.say(f"report.disclosure.{key}", profile=profile, minimum=found["minimum"], hidden=int(found["hidden"]))
+    blocks: list[Block] = [Text(text), Text(view.say("report.disclosure.use"))]
+    if found.get("ledger"):
+        items = Items(tuple(("", str(line)) for line in found["ledger"]))
+        blocks.append(Fold(view.say("report.disclosure.ledger"), (items,)))
+    return Section("disclosure", view.say("report.section.disclosure"), tuple(blocks))
+
+
+def glossary(view: View) -> Section:
+    """The words a reader may not know."""
+    items = tuple((view.say(f"report.glossary.{key}.term"), view.say(f"report.glossary.{key}.meaning")) for key in GLOSSARY)
+    return Section("glossary", view.say("report.section.glossary"), (Items(items),))

@@ -1,0 +1,209 @@
+"""The question and its answer, in fixed sentence patterns; the caution follows from the diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.report.blocks import Bar, Bars, Block, Callout, Grid, Items, Section, Text
+from evalkit.report.findings import explained, not_shown
+from evalkit.report.view import FEW_MONTHS, Profile, View, capital, direction, finite, good_months, inner, interval, row_at, status
+
+SMALL = 100
+"""Below this number of people in the smaller group the answer says that numbers are small."""
+
+CLOSE_LOOK = 12
+"""The month that is shown beside the last one."""
+
+
+def question(view: View) -> str:
+    """What the study asks, from the protocol."""
+    profile = view.lead
+    if profile is None:
+        return ""
+    key = "report.question.total" if view.by_period else "report.question.monthly"
+    return view.say(key, **_words(view, profile))
+
+
+def answer(view: View) -> Section:
+    """The answer in one paragraph, out of a hundred people, and the other outcomes in one table."""
+    profile = view.lead
+    if profile is None:
+        blocks: list[Block] = [Text(view.say("report.answer.no_profiles"))]
+    elif status(profile) != "ok":
+        blocks = [not_shown(view, profile)]
+    else:
+        blocks = [_paragraph(view, profile), *_reason_to_show(view, profile), *_bars(view, profile), _cautions(view, profile)]
+    blocks += _glance(view)
+    return Section("answer", view.say("report.section.answer"), tuple(blocks))
+
+
+def _words(view: View, profile: Profile) -> dict[str, Any]:
+    instrument = inner(view.word(profile["labels"]["instrument"]))
+    return {
+        "instrument": instrument,
+        "Instrument": capital(instrument),
+        "outcome": inner(view.outcome_word(profile)),
+        "versus": view.versus(profile),
+    }
+
+
+def verdict_of(view: View, profile: Profile) -> str:
+    """``pass``, ``warn`` or ``fail`` of the gate."""
+    return str(view.gate(profile)["verdict"])
+
+
+def _paragraph(view: View, profile: Profile) -> Text:
+    row = good_months(profile)[-1]
+    estimand, words = profile["estimand"], _words(view, profile)
+    words["moment"] = view.moment(row["month"], estimand["kind"])
+    words["Moment"] = capital(words["moment"])
+    way = direction(profile, row)
+    sentences = [_size(view, profile, row, words), view.say(f"report.answer.chance.{way}")]
+    early = row_at(profile, CLOSE_LOOK)
+    if early and early is not row and len(profile["months"]) >= FEW_MONTHS:
+        sentences.append(
+            view.say(
+                f"report.answer.early.{direction(profile, early)}",
+                moment=view.moment(CLOSE_LOOK, estimand["kind"]),
+                Moment=capital(view.moment(CLOSE_LOOK, estimand["kind"])),
+                effect=view.amount(early["estimate"], estimand["unit"], True),
+            )
+        )
+    if len(profile["months"]) >= FEW_MONTHS:
+        sentences += _ground(view, profile)
+    lead = view.say(f"report.answer.headline.{way}.{verdict_of(view, profile)}", **words)
+    return Text(" ".join(sentences), lead)
+
+
+def _size(view: View, profile: Profile, row: Mapping[str, Any], words: Mapping[str, Any]) -> str:
+    unit = profile["estimand"]["unit"]
+    low, high = interval(row)
+    params = dict(words, effect=view.amount(row["estimate"], unit, True), range=view.span(low, high, unit))
+    if unit != "fraction" or not finite(row["counterfactual"]):
+        levels = {"with_": "", "without": ""}
+        if finite(row["counterfactual"]):
+            levels = {
+                "with_": view.mean(row["counterfactual"] + row["estimate"], unit),
+                "without": view.mean(row["counterfactual"], unit),
+            }
+        key = "report.answer.size.levels" if levels["without"] else "report.answer.size.effect"
+        return view.say(key, **params, **levels)
+    with_, without = (100 * (row["counterfactual"] + extra) for extra in (row["estimate"], 0.0))
+    return view.say("report.answer.size.hundred", **params, with_=view.number(with_), without=view.number(without))
+
+
+def _ground(view: View, profile: Profile) -> list[str]:
+    """Whether there was a lock-in, and whether the lost ground came back."""
+    unit, lock_in = profile["estimand"]["unit"], profile["lock_in"]
+    measures = {measure["measure"]: measure for measure in profile["summary"]}
+    if not lock_in["exists"]:
+        return [view.say("report.answer.lock_in.none")]
+    depth, length = measures.get("lock_in_depth"), measures.get("lock_in_months")
+    if not depth or not length or not finite(depth["estimate"]) or not finite(length["estimate"]):
+        return [view.say("report.answer.lock_in.hidden")]
+    kind = "established" if lock_in["established"] else "estimate_only"
+    months = int(length["estimate"])
+    params = {"depth": view.amount(depth["estimate"], unit, True), "months": view.amount(months, "month_count")}
+    sentences = [view.say(f"report.answer.lock_in.{kind}", **params)]
+    even = measures.get("break_even_month")
+    if even and even["status"] in ("reached", "not_reached"):
+        horizon = profile["months"][-1]["month"]
+        if finite(even["estimate"]):
+            certain = finite(even["set_high"])
+            key = "report.answer.break_even.certain" if certain else "report.answer.break_even.uncertain"
+            low = int(even["set_low"]) if finite(even["set_low"]) else 1
+            sentences.append(
+                view.say(key, month=int(even["estimate"]), low=low, high=even["set_high"] if certain else "", horizon=horizon)
+            )
+        else:
+            sentences.append(view.say("report.answer.break_even.not_reached", horizon=horizon))
+    return sentences
+
+
+def _reason_to_show(view: View, profile: Profile) -> list[Block]:
+    reason = view.gate(profile)["shown_anyway"]
+    if verdict_of(view, profile) != "fail" or not reason:
+        return []
+    text = view.say("report.answer.shown_anyway.text", reason=reason)
+    items = explained(view, profile["labels"]["analysis"], ("fail",))
+    return [Callout(view.say("report.answer.shown_anyway.title"), text, "fail", items)]
+
+
+def _bars(view: View, profile: Profile) -> list[Block]:
+    """Out of a hundred people, at the last month and at month 12."""
+    if profile["estimand"]["unit"] != "fraction":
+        return []
+    rows = [good_months(profile)[-1], row_at(profile, CLOSE_LOOK)]
+    shown = {row["month"]: row for row in rows if row and finite(row["counterfactual"])}
+    return [_hundred(view, profile, shown[month]) for month in sorted(shown, reverse=True)]
+
+
+def _hundred(view: View, profile: Profile, row: Mapping[str, Any]) -> Bars:
+    words = _words(view, profile)
+    words["Moment"] = capital(view.moment(row["month"], profile["estimand"]["kind"]))
+    bars = []
+    for main, share in ((True, row["counterfactual"] + row["estimate"]), (False, row["counterfactual"])):
+        share = min(1.0, max(0.0, share))
+        label = view.say("report.hundred.with" if main else "report.hundred.without", **words)
+        bars.append(Bar(label, view.say("report.hundred.count", count=round(100 * share)), share, main))
+    low, high = (100 * bound for bound in interval(row))
+    key = "more" if low > 0 else "fewer" if high < 0 else "both"
+    text = view.say(
+        f"report.hundred.{key}",
+        low=view.number(min(abs(low), abs(high)) if key != "both" else abs(low), 1),
+        high=view.number(max(abs(low), abs(high)) if key != "both" else high, 1),
+    )
+    return Bars(view.say("report.hundred.title", **words), tuple(bars), text)
+
+
+def _cautions(view: View, profile: Profile) -> Items:
+    """What to bear in mind: always the identification, and what the diagnostics found."""
+    estimand, row = profile["estimand"], good_months(profile)[-1]
+    items = []
+    key = f"report.caution.{estimand['identification']}"
+    items.append(view.say(key if view.known(key) else "report.caution.other", **_words(view, profile)))
+    if estimand["versus"] == "wait" and estimand["identification"] != "randomisation" and not view.protocol.get("table"):
+        items.append(view.say("report.caution.wait", **_words(view, profile)))
+    smaller = [n for n in (row["n_treated"], row["n_comparison"]) if finite(n)]
+    if len(smaller) < 2 or min(smaller) < SMALL:
+        few = view.count(min(smaller, default=None)) if len(smaller) == 2 else view.count(None)
+        items.append(view.say("report.caution.small", count=few))
+    if profile["composition"] == "varying":
+        items.append(view.say("report.caution.varying"))
+    if row["month"] != profile["months"][-1]["month"]:
+        items.append(view.say("report.caution.months_hidden", month=row["month"], last=profile["months"][-1]["month"]))
+    items += explained(view, profile["labels"]["analysis"], ("warn",), remedies=False)
+    return Items(tuple(("", item) for item in items), view.say("report.caution.label"))
+
+
+def _glance(view: View) -> list[Block]:
+    """All outcomes of all analyses in one table, when there is more than one."""
+    if len(view.profiles) < 2:
+        return []
+    several = len({view.analysis_name(p) for p in view.profiles}) > 1
+    names = ["outcome"] + (["analysis"] if several else []) + ["moment", "with", "without", "effect", "range", "reading"]
+    rows = []
+    for profile in view.profiles:
+        head = [view.outcome_word(profile)] + ([capital(view.analysis_name(profile))] if several else [])
+        rows.append(tuple(head + _glance_cells(view, profile)))
+    numeric = tuple(name in ("with", "without", "effect", "range") for name in names)
+    note = view.say("report.glance.note" if several else "report.glance.note_single")
+    heads = tuple(view.say(f"report.glance.{name}") for name in names)
+    return [Grid(view.say("report.glance.caption"), heads, tuple(rows), numeric, note)]
+
+
+def _glance_cells(view: View, profile: Profile) -> list[str]:
+    rows, unit = good_months(profile), profile["estimand"]["unit"]
+    if not rows:
+        return ["–"] * 5 + [view.say(f"report.status.{status(profile)}", minimum=view.minimum)]
+    row = rows[-1]
+    with_ = row["counterfactual"] + row["estimate"] if finite(row["counterfactual"]) else None
+    return [
+        view.moment(row["month"], profile["estimand"]["kind"]),
+        view.mean(with_, unit),
+        view.mean(row["counterfactual"], unit),
+        view.amount(row["estimate"], unit, True),
+        view.span(*interval(row), unit),
+        view.say(f"report.reading.{direction(profile, row)}"),
+    ]

@@ -1,0 +1,57 @@
+"""What the checks and gates found, as sentences with what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.report.blocks import Callout
+from evalkit.report.view import Profile, View, inner, status
+
+
+def sentence(view: View, finding: Mapping[str, Any]) -> str:
+    """A finding in words; a code without a sentence stands as it is."""
+    key = f"finding.{finding['code']}"
+    if not view.known(key):
+        return str(finding["code"])
+    return view.say(key, **_params(view, finding))
+
+
+def advice(view: View, finding: Mapping[str, Any]) -> str:
+    """What to do about a finding, empty where the catalogue has nothing."""
+    key = f"advice.{finding['code']}"
+    return view.say(key, **_params(view, finding)) if view.known(key) else ""
+
+
+def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
+    """The findings of one analysis, the worst first."""
+    order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}
+    found = [f for f in view.document.get("findings") or () if f["analysis"] in (analysis, "")]
+    return sorted(found, key=lambda finding: order.get(finding["verdict"], 4))
+
+
+def explained(view: View, analysis: str, verdicts: Sequence[str], remedies: bool = True) -> tuple[str, ...]:
+    """The findings with these verdicts, each with its remedy when ``remedies`` asks for it."""
+    lines = []
+    for finding in of_analysis(view, analysis):
+        if finding["verdict"] in verdicts:
+            remedy = advice(view, finding) if remedies else ""
+            lines.append(f"{sentence(view, finding)} {remedy}".strip())
+    return tuple(dict.fromkeys(lines))
+
+
+def not_shown(view: View, profile: Profile) -> Callout:
+    """Why an estimate is not shown and what to do next."""
+    kind = status(profile)
+    items = explained(view, profile["labels"]["analysis"], ("fail",)) if kind == "withheld" else ()
+    instrument = inner(view.word(profile["labels"]["instrument"]))
+    text = view.say(f"report.answer.{kind}.text", instrument=instrument, minimum=view.minimum)
+    return Callout(view.say(f"report.answer.{kind}.title"), text, "fail" if kind == "withheld" else "warn", items)
+
+
+def _params(view: View, finding: Mapping[str, Any]) -> dict[str, Any]:
+    params = {"value": finding.get("value"), "threshold": finding.get("threshold")} | dict(finding.get("params") or {})
+    params = view.params(params)
+    if "level" in params and "variable" in params:
+        params["variable"] = f"{params['variable']}: {params['level']}" if params["level"] else params["variable"]
+    return params

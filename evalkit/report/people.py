@@ -1,0 +1,249 @@
+"""Who is compared with whom, and whether the two groups look alike: flow chart, tables and charts of the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from evalkit.report import figures
+from evalkit.report.blocks import Block, Flow, FlowArm, FlowBox, Fold, Grid, Heading, Picture, Section, Text
+from evalkit.report.view import View, capital, finite, inner
+
+Exhibit = Mapping[str, Any]
+
+LONG = 12
+"""Tables with more rows fold away."""
+
+DATA_ROWS = 40
+"""The table under a chart shows at most about this many points."""
+
+ALIKE = ("balance", "love", "overlap")
+"""Exhibits that show whether the groups look alike; every other one tells who is compared or how."""
+
+APPENDIX = ("model",)
+
+
+def compared(view: View) -> Section:
+    """The flow chart, then every exhibit on who was compared."""
+    blocks: list[Block] = [Text(view.say("report.people.reading"))]
+    blocks += _flow(view)
+    blocks += _exhibits(view, [e for e in _shown(view) if e["id"] not in (*ALIKE, *APPENDIX)])
+    return Section("people", view.say("report.section.people"), tuple(blocks))
+
+
+def alike(view: View) -> Section | None:
+    """Balance, love plot and overlap; None when no analysis shows any."""
+    found = [e for e in _shown(view) if e["id"] in ALIKE]
+    if not found:
+        return None
+    key = "report.alike.reading_lot" if _randomised(view) else "report.alike.reading"
+    limit = float((view.protocol.get("gate") or {}).get("smd_warn", 0.1))
+    blocks = [Text(view.say(key, limit=limit)), *_exhibits(view, found)]
+    return Section("alike", view.say("report.section.alike"), tuple(blocks))
+
+
+def appendix(view: View) -> list[Block]:
+    """Exhibits for the referee."""
+    return _exhibits(view, [e for e in _shown(view) if e["id"] in APPENDIX])
+
+
+def _randomised(view: View) -> bool:
+    return view.lead is not None and view.lead["estimand"]["identification"] == "randomisation"
+
+
+def _shown(view: View) -> list[Exhibit]:
+    return [e for e in view.document.get("exhibits") or () if e["type"] in ("table", "chart")]
+
+
+# -- flow -----------------------------------------------------------------------------------------------------------
+
+
+def _flow(view: View) -> list[Block]:
+    steps = view.document.get("flow") or []
+    arms = []
+    for arm in dict.fromkeys(step["arm"] for step in steps):
+        boxes: list[FlowBox] = []
+        out: list[tuple[str, str, str]] = []
+        for step in (s for s in steps if s["arm"] == arm):
+            words = view.term("flow", step["reason"])
+            if step["kind"] == "out":
+                out.append((words, *_counts(view, step)))
+                continue
+            if boxes:
+                last = boxes[-1]
+                boxes[-1] = FlowBox(last.text, last.count, last.second, tuple(out))
+                out = []
+            boxes.append(FlowBox(words, *_counts(view, step)))
+        arms.append(FlowArm(_arm(view, arm), tuple(boxes), arm == "treated"))
+    if not arms:
+        return []
+    return [
+        Heading(view.say("report.flow.title")),
+        Text(view.say("report.flow.reading" if _entries_differ(steps) else "report.flow.reading_persons", minimum=view.minimum)),
+        Flow(view.say("report.flow.label"), tuple(arms)),
+    ]
+
+
+def _entries_differ(steps: Sequence[Mapping[str, Any]]) -> bool:
+    return any(step["persons"] != step["entries"] for step in steps)
+
+
+def _arm(view: View, arm: str) -> str:
+    if arm == "treated" and view.lead:
+        return view.say("report.flow.treated", instrument=inner(view.word(view.lead["labels"]["instrument"])))
+    return view.term("report.flow", arm)
+
+
+def _counts(view: View, step: Mapping[str, Any]) -> tuple[str, str]:
+    """Persons, and the starts or person-months they stand for where that is another number."""
+    persons = view.say("report.flow.persons", count=view.count(step["persons"]))
+    if step["entries"] == step["persons"] or step["entries"] is None:
+        return persons, ""
+    unit = "starts" if step["arm"] == "treated" else "person_months"
+    return persons, view.say(f"report.flow.{unit}", count=view.count(step["entries"]))
+
+
+# -- exhibits -------------------------------------------------------------------------------------------------------
+
+
+def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
+    """Exhibits under one heading a title; the analysis is named when there are several."""
+    several = len({e["analysis"] for e in _shown(view)}) > 1
+    blocks: list[Block] = []
+    last = ("", "")
+    for exhibit in exhibits:
+        title = view.term("exhibit", exhibit["title"])
+        if several:
+            title = view.say("report.people.of_analysis", title=title, analysis=_analysis(view, exhibit["analysis"]))
+        if (exhibit["analysis"], title) != last:
+            blocks.append(Heading(title))
+            last = (exhibit["analysis"], title)
+            key = f"report.exhibit.{exhibit['title']}"
+            if view.known(key):
+                blocks.append(Text(view.say(key)))
+        blocks.append(_table(view, exhibit, title) if exhibit["type"] == "table" else _chart(view, exhibit, title))
+    return blocks
+
+
+def _analysis(view: View, identity: str) -> str:
+    found = next((p for p in view.profiles if p["labels"]["analysis"] == identity), None)
+    return view.term("report.method", found["labels"]["method"]) if found else identity
+
+
+def _table(view: View, exhibit: Exhibit, title: str) -> Block:
+    columns, rows = list(exhibit["columns"]), exhibit["rows"]
+    keys = [column["key"] for column in columns]
+    hidden = {(row, key): status for row, key, status in exhibit.get("hidden") or ()}
+    merge = "variable" in keys and "level" in keys
+    if merge:
+        columns = [column for column in columns if column["key"] != "level"]
+    cells = []
+    for index, row in enumerate(rows):
+        line = []
+        for column in columns:
+            key = column["key"]
+            if merge and key == "variable":
+                level = row["level"]
+                name = view.word(str(row["variable"]))
+                line.append(f"{name}: {view.level(str(row['variable']), str(level))}" if level else name)
+            else:
+                line.append(_cell(view, column, row, hidden.get((index, key), "")))
+        cells.append(tuple(line))
+    head = tuple(view.term("column", column["label"]) for column in columns)
+    numeric = tuple(column["role"] not in ("text", "key") for column in columns)
+    grid = Grid(title, head, tuple(cells), numeric)
+    if len(cells) <= LONG:
+        return grid
+    return Fold(view.say("report.people.table", title=inner(title), rows=len(cells)), (grid,))
+
+
+def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status: str) -> str:
+    value, role = row[column["key"]], column["role"]
+    if value is None:
+        if role == "count":
+            return view.count(None) if status in ("", "suppressed") else "–"
+        return view.say(f"report.cell.{status}") if status else "–"
+    if role == "key":
+        return view.say(value) if view.known(str(value)) else view.pair(str(value))
+    if role == "text":
+        return view.pair(str(value))
+    if role == "count":
+        return view.number(value)
+    if role == "share" or (role == "mean" and row.get("level")):
+        return view.mean(value, "fraction")
+    return view.number(value, int(column.get("decimals", 2)))
+
+
+def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
+    mark, x, series = exhibit["mark"], list(exhibit["x"]), exhibit["series"]
+    share = exhibit["unit"] == "share"
+    names = [view.term("report.series", line["key"]) for line in series]
+    x_label = view.term("column", exhibit["x_label"])
+    y_label = view.term("report.chart_unit", exhibit["unit"]) if exhibit["unit"] else ""
+    named = any(isinstance(value, str) for value in x)
+    words = [view.pair(value) if isinstance(value, str) else str(value) for value in x]
+    frame = figures.Axis(view.lang, x_label, y_label, percent=share)
+    tracks = [] if named else [_line(line, name, x, share) for line, name in zip(series, names, strict=True)]
+    if named and mark == "bar":
+        tracks = [_line(line, name, range(len(x)), share) for line, name in zip(series, names, strict=True)]
+        png = figures.bars(words, tracks, frame)
+    elif named:
+        gate = view.protocol.get("gate") or {}
+        limits = [float(gate.get("smd_warn", 0.1)), float(gate.get("smd_fail", 0.25))] if exhibit["x_label"] == "smd" else []
+        png = figures.dots(words, [(name, line["y"]) for name, line in zip(names, series, strict=True)], frame, limits)
+    elif mark == "area":
+        png = figures.areas(tracks, frame)
+    elif mark == "bar":
+        png = figures.bars([view.number(value) for value in x], tracks, frame)
+    else:
+        png = figures.lines(tracks, frame, months=exhibit["x_label"] == "month", floor=share)
+    grid = _chart_table(view, exhibit, title, names, words if named else [])
+    caption = view.say(f"report.chart.{exhibit['id']}") if view.known(f"report.chart.{exhibit['id']}") else title
+    return Picture(png, _chart_alt(view, exhibit, title, names, words), caption, grid)
+
+
+def _line(line: Mapping[str, Any], name: str, x: Sequence[Any], share: bool) -> figures.Track:
+    def values(key: str) -> tuple[float | None, ...]:
+        return tuple(100 * value if share and finite(value) else value for value in line.get(key) or ())
+
+    return figures.Track(name, tuple(float(value) for value in x), values("y"), values("low"), values("high"))
+
+
+def _chart_number(view: View, exhibit: Exhibit, value: Any) -> str:
+    return view.mean(value, "fraction") if exhibit["unit"] == "share" else view.number(value, 2)
+
+
+def _chart_table(view: View, exhibit: Exhibit, title: str, names: Sequence[str], words: Sequence[str]) -> Grid:
+    x = exhibit["x"]
+    step = max(1, -(-len(x) // DATA_ROWS))
+    rows = []
+    for index in range(0, len(x), step):
+        whole = finite(x[index]) and float(x[index]).is_integer()
+        first = words[index] if words else view.number(x[index], 0 if whole else 2)
+        rows.append((first, *(_chart_number(view, exhibit, line["y"][index]) for line in exhibit["series"])))
+    head = (view.say("column.variable") if words else view.term("column", exhibit["x_label"]), *names)
+    note = view.say("report.chart_every", step=step) if step > 1 else ""
+    return Grid(title, head, tuple(rows), (not words, *[True] * len(names)), note)
+
+
+def _chart_alt(view: View, exhibit: Exhibit, title: str, names: Sequence[str], words: Sequence[str]) -> str:
+    """What the chart shows, from its numbers: the largest value for named points, top and ends for lines."""
+    parts = [f"{capital(title)}."]
+    for name, line in zip(names, exhibit["series"], strict=True):
+        known = [(index, value) for index, value in enumerate(line["y"]) if finite(value)]
+        if not known:
+            continue
+        far = max(known, key=lambda item: abs(item[1]))
+        at = words[far[0]] if isinstance(exhibit["x"][far[0]], str) else view.number(exhibit["x"][far[0]], _decimals(exhibit))
+        params = {"name": name, "value": _chart_number(view, exhibit, far[1]), "at": at}
+        if exhibit["unit"] == "share":
+            last = known[-1]
+            ends = {"value": _chart_number(view, exhibit, last[1]), "at": view.number(exhibit["x"][last[0]])}
+            parts.append(view.say("report.alt.chart_last", name=name, **ends))
+        else:
+            parts.append(view.say("report.alt.chart_far", **params))
+    return " ".join(parts)
+
+
+def _decimals(exhibit: Exhibit) -> int:
+    return 0 if all(float(value).is_integer() for value in exhibit["x"]) else 1

@@ -1,0 +1,281 @@
+"""The document seen in one language: study words, units, amounts, and which profile answers what."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from evalkit import text
+
+Profile = Mapping[str, Any]
+
+FEW_MONTHS = 3
+"""A profile with fewer months than this is shown as a table with intervals, not as a line."""
+
+CURRENCIES = {"euro": "€", "dollar": "$"}
+
+
+def finite(value: Any) -> bool:
+    """Whether a value of the document is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def capital(sentence: str) -> str:
+    """The sentence with a capital."""
+    return sentence[:1].upper() + sentence[1:]
+
+
+def inner(label: str) -> str:
+    """A label as it stands inside a sentence: no capital, unless it is an abbreviation."""
+    if len(label) > 1 and label[0].isupper() and label[1].islower():
+        return label[0].lower() + label[1:]
+    return label
+
+
+class View:
+    """The results document in one language.
+
+    Parameters
+    ----------
+    document:
+        The results document (``results.json`` as a dict).
+    lang:
+        ``nl`` or ``en``.
+    """
+
+    def __init__(self, document: Mapping[str, Any], lang: str):
+        self.document = document
+        self.lang = lang
+        self.protocol: Mapping[str, Any] = document["study"]["protocol"]
+        self.labels: Mapping[str, str] = (self.protocol.get("labels") or {}).get(lang) or {}
+        self.minimum = int(document["disclosure"]["minimum"])
+
+    # -- words ---------------------------------------------------------------------------------------------------
+
+    def say(self, key: str, /, **params: Any) -> str:
+        """A sentence of the catalogue."""
+        return text.say(key, self.lang, **params)
+
+    def known(self, key: str) -> bool:
+        """Whether the catalogue has the sentence."""
+        return text.known(key, self.lang)
+
+    def term(self, section: str, name: str) -> str:
+        """``section.name`` of the catalogue, else the name as a study word."""
+        key = f"{section}.{name}"
+        return self.say(key) if name and self.known(key) else self.word(name)
+
+    def word(self, name: str) -> str:
+        """A study word (instrument, outcome, column, level as ``column:level``) as the study file labels it."""
+        if name in self.labels:
+            return str(self.labels[name])
+        if ":" in name:
+            name = name.split(":", 1)[1]
+        key = f"report.word.{name}"
+        return self.say(key) if self.known(key) else capital(name.replace("_", " "))
+
+    def level(self, column: str, level: str) -> str:
+        """A level of a categorical column: the label of ``column:level``, of the level, or the level as it is."""
+        for name in (f"{column}:{level}", level):
+            if name in self.labels:
+                return str(self.labels[name])
+        key = f"report.word.{level}"
+        return self.say(key) if self.known(key) else level.replace("_", " ")
+
+    def pair(self, name: str) -> str:
+        """``column:level`` or ``column=level`` in words; a bare name is a study word."""
+        if name in self.labels:
+            return str(self.labels[name])
+        for mark in (":", "="):
+            if mark in name:
+                column, level = name.split(mark, 1)
+                return f"{self.word(column)}: {self.level(column, level)}"
+        return self.word(name)
+
+    def params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Parameters of a finding or a note, study words replaced by their labels."""
+        out = dict(params)
+        column = str(out.get("variable", ""))
+        if isinstance(out.get("level"), str) and out["level"]:
+            out["level"] = self.level(column, out["level"])
+        for key in ("variable", "outcome", "instrument", "comparison", "versus", "cluster"):
+            if isinstance(out.get(key), str):
+                out[key] = inner(self.pair(out[key]))
+        for key in ("variables", "outcomes", "exact"):
+            if isinstance(out.get(key), list | tuple):
+                out[key] = self.listing(inner(self.pair(str(item))) for item in out[key])
+        return out
+
+    def listing(self, items: Iterable[str]) -> str:
+        """``a, b and c``."""
+        words = list(items)
+        if len(words) < 2:
+            return "".join(words)
+        return self.say("report.and", first=", ".join(words[:-1]), last=words[-1])
+
+    # -- numbers -------------------------------------------------------------------------------------------------
+
+    def number(self, value: Any, decimals: int = 0, signed: bool = False) -> str:
+        """A number as the language writes it."""
+        return text.number(value, self.lang, decimals, signed)
+
+    def count(self, value: Any) -> str:
+        """A count; a suppressed one is ``<minimum``."""
+        return f"<{self.minimum}" if value is None else self.number(value)
+
+    def unit(self, unit: str) -> str:
+        """The word of a unit of an effect."""
+        return self.term("report.unit", unit) if self.known(f"report.unit.{unit}") else unit
+
+    def scaled(self, value: Any, unit: str) -> Any:
+        """The value as it is drawn and printed: fractions times 100."""
+        return 100 * value if unit == "fraction" and finite(value) else value
+
+    def plain(self, value: Any, unit: str, signed: bool = True) -> str:
+        """An effect without its unit, for a table whose head names the unit."""
+        return self.number(self.scaled(value, unit), 0 if unit in CURRENCIES else 1, signed)
+
+    def amount(self, value: Any, unit: str, signed: bool = False) -> str:
+        """An effect with its unit."""
+        if unit in CURRENCIES:
+            sign = ("−" if value < 0 else "+" if signed else "") if finite(value) and round(value) else ""
+            return f"{sign}{CURRENCIES[unit]}\u00a0{self.number(abs(value) if finite(value) else value)}"
+        shown = self.plain(value, unit, signed)
+        if unit == "months" and self.known("report.unit.month") and shown.lstrip("+−") in ("1", "1,0", "1.0"):
+            return f"{shown}\u00a0{self.say('report.unit.month')}"
+        return f"{shown}\u00a0{self.unit(unit)}"
+
+    def mean(self, value: Any, unit: str) -> str:
+        """A mean outcome: a percentage for fractions, else an amount."""
+        return text.share(value, self.lang) if unit == "fraction" else self.amount(value, unit)
+
+    def span(self, low: Any, high: Any, unit: str, with_unit: bool = False) -> str:
+        """``low to high``."""
+        last = self.amount(high, unit, True) if with_unit else self.plain(high, unit)
+        return self.say("report.span", low=self.plain(low, unit), high=last)
+
+    # -- profiles ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def profiles(self) -> tuple[Profile, ...]:
+        """Profiles of whole groups, the primary outcome first, in the order of the analyses."""
+        whole = [p for p in self.document["profiles"] if not p["labels"].get("subgroup") and not is_contrast(p)]
+        analyses = list(dict.fromkeys(p["labels"]["analysis"] for p in whole))
+
+        def order(profile: Profile) -> tuple[int, bool]:
+            return analyses.index(profile["labels"]["analysis"]), profile["labels"].get("primary") != "true"
+
+        return tuple(sorted(whole, key=order))
+
+    @cached_property
+    def lead(self) -> Profile | None:
+        """The profile that answers the question: the primary outcome of the first analysis."""
+        primary = [p for p in self.profiles if p["labels"].get("primary") == "true"]
+        return next(iter(primary or self.profiles), None)
+
+    @cached_property
+    def by_period(self) -> bool:
+        """Whether time is counted in measured periods instead of months."""
+        table = self.protocol.get("table")
+        if not table:
+            return False
+        return int(table.get("period_months") or 1) != 1 or all(len(p["months"]) < 2 for p in self.profiles)
+
+    def moment(self, month: int, kind: str = "event") -> str:
+        """``after 36 months``, ``in month 36``, ``in period 2``, ``in the period measured``."""
+        if self.by_period:
+            single = all(len(p["months"]) < 2 for p in self.profiles)
+            return self.say("report.moment.single" if single else "report.moment.period", month=month)
+        if kind == "flow":
+            return self.say("report.moment.during", month=month)
+        return self.say("report.moment.after_one" if month == 1 else "report.moment.after", month=month)
+
+    def outcome(self, profile: Profile) -> Mapping[str, Any]:
+        """The outcome of a profile as the study file defines it."""
+        name = profile["estimand"]["outcome"]
+        found = (o for o in self.protocol.get("outcomes") or () if o["name"] == name)
+        return next(found, {"name": name, "source": "", "kind": profile["estimand"]["kind"]})
+
+    def outcome_word(self, profile: Profile) -> str:
+        """The outcome's label."""
+        return self.word(profile["estimand"]["outcome"])
+
+    def cumulated_unit(self, profile: Profile) -> str:
+        """What the running sum counts, as a key under ``report.cumulated``."""
+        estimand, source = profile["estimand"], str(self.outcome(profile).get("source") or "")
+        if estimand["unit"] != "fraction":
+            return "total"
+        if estimand["kind"] == "event":
+            return "event" if source.startswith("exit") or not source else "event_other"
+        return "benefit" if source == "state:benefit" else "state"
+
+    def analysis_name(self, profile: Profile) -> str:
+        """The method in words, with its variant and, when two analyses share it, the id."""
+        labels = profile["labels"]
+        name = self.term("report.method", labels["method"])
+        if labels.get("variant"):
+            name += f", {self.term('report.variant', labels['variant'])}"
+        twins = {p["labels"]["analysis"] for p in self.profiles if p["labels"]["method"] == labels["method"]}
+        return f"{name} ({labels['analysis']})" if len(twins) > 1 else name
+
+    def versus(self, profile: Profile) -> str:
+        """Who the starters are compared with, as part of a sentence."""
+        estimand = profile["estimand"]
+        if estimand["identification"] == "randomisation":
+            return self.say("report.versus.control")
+        if self.protocol.get("table"):
+            return self.say("report.versus.comparison")
+        key = f"report.versus.{estimand['versus']}"
+        if self.known(key):
+            return self.say(key)
+        return self.say("report.versus.other", instrument=inner(self.word(estimand["versus"])))
+
+    def gate(self, profile: Profile) -> Mapping[str, Any]:
+        """The gate's verdict on a profile; without one it counts as passed."""
+        labels = profile["labels"]
+        for gate in self.document.get("gates") or ():
+            if gate["analysis"] == labels["analysis"] and gate["outcome"] in (labels["outcome"], "", "*"):
+                return gate
+        return {"analysis": labels["analysis"], "outcome": labels["outcome"], "verdict": "pass", "shown_anyway": ""}
+
+
+def is_contrast(profile: Profile) -> bool:
+    """Whether a profile is a difference between two others."""
+    labels = profile["labels"]
+    return labels.get("kind") in ("contrast", "difference_between_answers") or labels.get("variant") == "contrast"
+
+
+def good_months(profile: Profile) -> list[Mapping[str, Any]]:
+    """The months with an estimate that is shown."""
+    return [row for row in profile["months"] if finite(row["estimate"])]
+
+
+def row_at(profile: Profile, month: int) -> Mapping[str, Any] | None:
+    """The month's row, when its estimate is shown."""
+    return next((row for row in good_months(profile) if row["month"] == month), None)
+
+
+def status(profile: Profile) -> str:
+    """``ok`` when any month is shown, else why not: ``withheld``, ``suppressed`` or ``not_estimable``."""
+    if good_months(profile):
+        return "ok"
+    found = {row["status"] for row in profile["months"]}
+    return next((name for name in ("withheld", "suppressed") if name in found), "not_estimable")
+
+
+def interval(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The simultaneous band of a month where there is one, else its own interval."""
+    if finite(row["band_low"]) and finite(row["band_high"]):
+        return row["band_low"], row["band_high"]
+    return row["ci_low"], row["ci_high"]
+
+
+def direction(profile: Profile, row: Mapping[str, Any]) -> str:
+    """``favourable``, ``unfavourable`` or ``uncertain`` (the band holds zero)."""
+    low, high = interval(row)
+    if not finite(low) or not finite(high) or low <= 0 <= high:
+        return "uncertain"
+    better = -1 if profile["labels"].get("better") == "lower" else 1
+    return "favourable" if better * row["estimate"] > 0 else "unfavourable"

@@ -1,0 +1,288 @@
+"""From a register to risk sets: in each elapsed month, who starts and who could have started but has not yet.
+
+Sianesi (2004): starters in elapsed month u are compared with those still on benefit who have not started by the end of
+that month, covariates as known before time zero. With days known, each comparison entry gets a pseudo start day drawn
+by keyed hash from the starters' days, and must be on benefit on that day: starters, too, had to survive to theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit import calendar
+from evalkit.calendar import NEVER, Days
+from evalkit.design import factor
+from evalkit.errors import DataError, DesignError, Fault
+from evalkit.hashing import hash_ids, mix, uniform
+from evalkit.register import Register
+from evalkit.sample.flow import Tally
+from evalkit.sample.outcomes import SpellOutcomes
+from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, intervals
+from evalkit.sample.types import NO_START, Entries, People, Sample
+from evalkit.study import Study
+
+Mask = NDArray[np.bool_]
+
+
+def from_register(study: Study, register: Register) -> Sample:
+    """Risk sets from administrative tables.
+
+    Raises
+    ------
+    DesignError
+        ``design.no_starters`` when nobody eligible starts the instrument, ``design.no_risk_set`` when nobody is at risk
+        beside them; both tell where people fell out.
+    """
+    frame = _Frame.read(study, register)
+    first, second = {
+        "dates": ("dates", ""),
+        "start_first": ("start_first", "exit_first"),
+        "exit_first": ("exit_first", "start_first"),
+    }[study.time.within_month]
+    sample = _build(frame, first)
+    return replace(sample, alternative=_build(frame, second)) if second else sample
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the risk sets are cut from: people, spells, starts and the study's limits."""
+
+    study: Study
+    people: People
+    usable: Mask
+    spells: Spells
+    starts: Starts
+    others: Intervals
+    jobs: Intervals | None
+    first_day: int
+    last_day: int
+
+    @classmethod
+    def read(cls, study: Study, register: Register) -> _Frame:
+        persons = register.arrays("persons")
+        benefits = register.arrays("benefits")
+        episodes = register.arrays("episodes")
+        ids = persons["person"]
+        people, usable = _people(study, persons)
+        reasons, reason = np.unique(benefits["reason"].astype(str), return_inverse=True)
+        of = _locator(ids)
+        chosen = episodes["type"] == study.treatment.instrument
+        clock = "referral" if study.time.clock == "referral" else "start"
+        person = of(episodes["person"])
+        day = calendar.to_days(episodes[clock])
+        spells, starts = attach_starts(
+            of(benefits["person"]),
+            calendar.to_days(benefits["start"]),
+            calendar.to_days(benefits["end"]),
+            reason.astype(np.int32),
+            tuple(map(str, reasons)),
+            person[chosen & (day < NEVER)],
+            day[chosen & (day < NEVER)],
+        )
+        begin, end = calendar.to_days(episodes["start"]), calendar.to_days(episodes["end"])
+        others = intervals(person[~chosen], begin[~chosen], end[~chosen])
+        jobs = None
+        if register.jobs is not None:
+            table = register.arrays("jobs")
+            jobs = intervals(of(table["person"]), calendar.to_days(table["start"]), calendar.to_days(table["end"]))
+        elif any(o.source == "state:work" for o in study.outcomes):
+            raise DataError(Fault("sample.no_jobs"))
+        first_day, last_day = (calendar.day_number(d) for d in register.window)
+        return cls(study, people, usable, spells, starts, others, jobs, first_day, last_day)
+
+
+def _locator(ids: NDArray[np.object_]) -> Any:
+    import pandas as pd
+
+    index = pd.Index(ids)
+    return lambda values: np.asarray(index.get_indexer(pd.Index(values)), np.int64)
+
+
+def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
+    """People with their covariates, and who has none missing (or all are kept with a category of their own)."""
+    ids = persons["person"]
+    covariates = study.covariates
+    numeric_names = [name for name in covariates.numeric if name != "age"]
+    columns = [np.asarray(persons[name], float) for name in numeric_names]
+    numeric = np.column_stack(columns) if columns else np.empty((len(ids), 0))
+    factors = tuple(factor(name, persons[name]) for name in covariates.categorical)
+    birth = np.asarray(persons["birth_year"], float) if "birth_year" in persons else np.full(len(ids), np.nan)
+    usable = np.ones(len(ids), bool)
+    if covariates.missing == "exclude":
+        usable &= ~np.isnan(numeric).any(axis=1)
+        if "age" in covariates.numeric:
+            usable &= ~np.isnan(birth)
+        for made in factors:
+            if "missing" in made.levels:
+                usable &= made.codes != made.levels.index("missing")
+    numeric, names = fill_missing(numeric, numeric_names)
+    taken = {f.name for f in factors} | set(numeric_names) | {"age"}
+    groups = tuple(factor(s.name, persons[s.name]) for s in study.subgroups if s.name not in taken)
+    cluster, level = np.arange(len(ids)), "person"
+    if study.treatment.cluster != "person":
+        level = study.treatment.cluster
+        cluster = np.unique(persons[level].astype(str), return_inverse=True)[1]
+    people = People(
+        ids, hash_ids(study.seed, ids), cluster, level, numeric, tuple(names), factors, birth, groups
+    )
+    return people, usable
+
+
+def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArray[np.float64], list[str]]:
+    """Missing numbers become the column's mean, with an indicator column that says so."""
+    columns, labels = [], []
+    for j, name in enumerate(names):
+        gap = np.isnan(numeric[:, j])
+        if gap.all():
+            raise DataError(Fault("sample.covariate_empty", {"column": name}))
+        columns.append(np.where(gap, np.nanmean(numeric[:, j]), numeric[:, j]))
+        labels.append(name)
+        if gap.any():
+            columns.append(gap.astype(float))
+            labels.append(f"{name}:missing")
+    return (np.column_stack(columns) if columns else np.empty((len(numeric), 0))), labels
+
+
+def _exclusions(
+    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days
+) -> list[tuple[str, Mask]]:
+    """Eligibility at time zero, the same for both arms, in the order in which it is counted."""
+    study, spells = frame.study, frame.spells
+    rules = study.eligibility
+    no_one = np.zeros(len(person), bool)
+    known = spell >= 0
+    stock = known & (spells.start[spell] < frame.first_day) if rules.stock == "exclude" else no_one
+    earlier = no_one
+    if rules.earlier_spells is not None:
+        count = spells.earlier[spell]
+        earlier = known & ((count < rules.earlier_spells[0]) | (count > rules.earlier_spells[1]))
+    age_out = no_one
+    if rules.age is not None:
+        age = calendar.year(zero) - frame.people.birth_year[person]
+        age_out = ~((age >= rules.age[0]) & (age <= rules.age[1]))
+    other = no_one
+    if rules.other_instrument == "exclude":
+        other = frame.others.covers(person, zero, len(frame.people.ids))
+    short = no_one
+    if study.time.follow_up == "complete":
+        short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < study.time.horizon
+    return [
+        ("stock", stock),
+        ("earlier_spells", earlier),
+        ("start_before_window", zero < frame.first_day),
+        ("start_after_window", zero > frame.last_day),
+        ("age", age_out),
+        ("other_instrument", other),
+        ("follow_up", short),
+        ("missing_covariate", ~frame.usable[person]),
+    ]
+
+
+def _entries(frame: _Frame, spell: NDArray[np.int64], elapsed: NDArray[np.integer], zero: Days, arm: int) -> Entries:
+    later = frame.spells.own_start[spell]
+    wait = np.full(len(spell), NO_START, np.int64)
+    starts = (later < NEVER) & (later >= zero)
+    wait[starts] = calendar.whole_months(zero[starts], later[starts])
+    return Entries(
+        person=frame.spells.person[spell].astype(np.int32),
+        spell=spell.astype(np.int32),
+        arm=np.full(len(spell), arm, np.int8),
+        elapsed=elapsed.astype(np.int16),
+        time_zero=zero.astype(np.int32),
+        quarter=calendar.quarter_number(zero).astype(np.int16),
+        follow_up=np.minimum(calendar.whole_months(zero, np.int64(frame.last_day + 1)), 32_000).astype(np.int16),
+        own_start_after=wait.astype(np.int32),
+    )
+
+
+def _zero(frame: _Frame, spell: NDArray[np.int64], elapsed: NDArray[np.integer], convention: str) -> Days:
+    """Time zero of month-only conventions: the first day of the elapsed month, or its last."""
+    start = frame.spells.start[spell]
+    if convention == "start_first":
+        return calendar.add_months(start, elapsed)
+    return calendar.add_months(start, elapsed + 1) - 1
+
+
+def _starters(frame: _Frame, convention: str) -> tuple[Entries, Tally]:
+    starts, spells = frame.starts, frame.spells
+    tally = Tally("treated", "all_starts", len(frame.people.ids))
+    low, high = frame.study.eligibility.elapsed
+    spell = starts.spell
+    elapsed = np.where(spell >= 0, spells.own_elapsed[spell], -1)
+    zero = starts.day.copy()
+    inside = np.flatnonzero((spell >= 0) & starts.first)
+    if convention != "dates":
+        zero[inside] = _zero(frame, spell[inside], elapsed[inside], convention)
+    steps = [
+        ("no_benefit_at_start", spell < 0),
+        ("not_first_start", ~starts.first),
+        ("elapsed", (elapsed < low) | (elapsed > high)),
+        *_exclusions(frame, starts.person, spell, zero),
+    ]
+    left = np.flatnonzero(tally.sieve(starts.person, steps))
+    return _entries(frame, spell[left], elapsed[left], zero[left], 1), tally
+
+
+def _start_fractions(frame: _Frame, starters: Entries) -> NDArray[np.float64]:
+    """Where in their elapsed month starters start, as fractions in [0, 1), sorted."""
+    begin = calendar.add_months(frame.spells.start[starters.spell], starters.elapsed)
+    length = calendar.add_months(frame.spells.start[starters.spell], starters.elapsed + 1) - begin
+    return np.sort((starters.time_zero - begin + 0.5) / length)
+
+
+def _build(frame: _Frame, convention: str) -> Sample:
+    study, spells = frame.study, frame.spells
+    starters, treated = _starters(frame, convention)
+    if not len(starters):
+        raise DesignError(Fault("design.no_starters", {"instrument": study.treatment.instrument}))
+    fractions = _start_fractions(frame, starters)
+    cells = np.unique(starters.elapsed.astype(np.int64) * 100_000 + starters.quarter)
+    tally = Tally("comparison", "all_candidate_months", len(frame.people.ids))
+    spell_key = mix(frame.people.key[spells.person], spells.earlier)
+    parts: list[Entries] = []
+    low, high = study.eligibility.elapsed
+    for month in range(low, high + 1):
+        risk = np.flatnonzero((spells.own_elapsed > month) & (spells.start <= frame.last_day))
+        begin = calendar.add_months(spells.start[risk], month)
+        still = spells.end[risk] >= begin
+        risk, begin = risk[still], begin[still]
+        elapsed = np.full(len(risk), month)
+        if convention == "dates":
+            length = calendar.add_months(spells.start[risk], month + 1) - begin
+            draw = (uniform(mix(spell_key[risk], month)) * len(fractions)).astype(np.int64)
+            zero = begin + np.floor(fractions[draw] * length).astype(np.int64)
+        else:
+            zero = _zero(frame, risk, elapsed, convention)
+        on_benefit = spells.end[risk] >= zero
+        risk, zero, elapsed = risk[on_benefit], zero[on_benefit], elapsed[on_benefit]
+        alone = ~np.isin(month * 100_000 + calendar.quarter_number(zero), cells)
+        person = spells.person[risk]
+        steps = [*_exclusions(frame, person, risk, zero), ("no_starter_same_month", alone)]
+        left = np.flatnonzero(tally.sieve(person, steps))
+        parts.append(_entries(frame, risk[left], elapsed[left], zero[left], 0))
+    if not sum(map(len, parts)):
+        raise DesignError(Fault("design.no_risk_set", {"instrument": study.treatment.instrument}))
+    everyone = _concatenate([starters, *parts])
+    order = np.lexsort((everyone.time_zero, everyone.spell, everyone.elapsed))
+    return Sample(
+        study=study,
+        source="register",
+        people=frame.people,
+        entries=everyone.take(order),
+        outcomes=SpellOutcomes(spells, frame.jobs, {o.name: o.source for o in study.outcomes}),
+        horizon=study.time.horizon,
+        follow_up=study.time.follow_up,
+        flow=treated.rows() + tally.rows(),
+        age="age" in study.covariates.numeric,
+        convention=convention,
+    )
+
+
+def _concatenate(parts: list[Entries]) -> Entries:
+    return Entries(
+        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in Entries.__dataclass_fields__}
+    )

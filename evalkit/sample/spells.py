@@ -1,0 +1,115 @@
+"""Benefit spells with the first start of the instrument inside each, and what overlaps a given day."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit import calendar
+from evalkit.calendar import NEVER, Days
+
+NO_ELAPSED = np.int64(2**20)
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of days by person, sorted by (person, start): [start, end], both included; NEVER = open."""
+
+    person: NDArray[np.int64]
+    start: Days
+    end: Days
+
+    def first_of(self, persons: int) -> NDArray[np.int64]:
+        """(P + 1,) where each person's intervals begin."""
+        return np.searchsorted(self.person, np.arange(persons + 1))
+
+    def covers(self, person: NDArray[np.integer], day: Days, persons: int) -> NDArray[np.bool_]:
+        """Whether some interval of the person holds the day; works through the n-th interval of everyone at once."""
+        first = self.first_of(persons)
+        number = first[person + 1] - first[person]
+        found = np.zeros(len(person), bool)
+        for j in range(int(number.max(initial=0))):
+            has = np.flatnonzero((number > j) & ~found)
+            at = first[person[has]] + j
+            found[has] = (self.start[at] <= day[has]) & (day[has] <= self.end[at])
+        return found
+
+
+@dataclass(frozen=True)
+class Spells(Intervals):
+    """Benefit spells (S). ``own_start``: day on which the instrument first starts in the spell (NEVER if it does not);
+    ``own_elapsed``: elapsed month of that day (NO_ELAPSED if none). ``earlier``: earlier spells of the person."""
+
+    reason: NDArray[np.int32]
+    reasons: tuple[str, ...]
+    earlier: NDArray[np.int64]
+    own_start: Days
+    own_elapsed: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none), first in that spell."""
+
+    person: NDArray[np.int64]
+    day: Days
+    spell: NDArray[np.int64]
+    first: NDArray[np.bool_]
+
+
+def intervals(person: NDArray[np.integer], start: Days, end: Days) -> Intervals:
+    """Intervals sorted by person, start and end."""
+    order = np.lexsort((end, start, person))
+    return Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
+
+
+def spell_holding(spells: Intervals, person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:
+    """The latest-starting spell of the person that holds the day, -1 if none."""
+    base = np.int64(10**7)  # days are far smaller, also before 1970
+    offset = np.int64(10**6)
+    at = np.searchsorted(spells.person * base + spells.start + offset, person * base + day + offset, side="right") - 1
+    result = np.full(len(person), -1, np.int64)
+    open_rows = np.flatnonzero(at >= 0)
+    while len(open_rows):
+        spell = at[open_rows]
+        same = spells.person[spell] == person[open_rows]
+        holds = same & (spells.start[spell] <= day[open_rows]) & (day[open_rows] <= spells.end[spell])
+        result[open_rows[holds]] = spell[holds]
+        open_rows = open_rows[same & ~holds]
+        at[open_rows] -= 1
+        open_rows = open_rows[at[open_rows] >= 0]
+    return result
+
+
+def attach_starts(
+    person: NDArray[np.integer],
+    start: Days,
+    end: Days,
+    reason: NDArray[np.int32],
+    reasons: tuple[str, ...],
+    start_person: NDArray[np.int64],
+    start_day: Days,
+) -> tuple[Spells, Starts]:
+    """Spells with the first start inside each, and every start with the spell that holds it."""
+    order = np.lexsort((reason, end, start, person))
+    base = Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
+    by_day = np.lexsort((start_day, start_person))
+    start_person, start_day = start_person[by_day], start_day[by_day]
+    holding = spell_holding(base, start_person, start_day)
+    inside = np.flatnonzero(holding >= 0)
+    spell, position = np.unique(holding[inside], return_index=True)  # starts are in order of day within person
+    own_start = np.full(len(base.start), NEVER)
+    own_start[spell] = start_day[inside[position]]
+    first = np.zeros(len(holding), bool)
+    first[inside[position]] = True
+    has = own_start < NEVER
+    own_elapsed = np.full(len(base.start), NO_ELAPSED)
+    own_elapsed[has] = calendar.whole_months(base.start[has], own_start[has])
+    begins = np.searchsorted(base.person, base.person, side="left")
+    earlier = np.arange(len(base.person)) - begins
+    spells = Spells(
+        base.person, base.start, base.end, reason[order], reasons, earlier, own_start, own_elapsed
+    )
+    return spells, Starts(start_person, start_day, holding, first)

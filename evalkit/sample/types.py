@@ -1,0 +1,176 @@
+"""Who enters which risk set when: the sample as a frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evalkit import calendar
+from evalkit.design import Design, Factor, factor, integer_factor
+from evalkit.hashing import Hash
+from evalkit.study import Study
+
+Array = NDArray[np.float64]
+
+NO_START = np.int32(2**30)
+
+
+@dataclass(frozen=True)
+class FlowRow:
+    """One step of the flow: ``start``, ``out`` (with the reason) or ``left``; out and left rows add up to start."""
+
+    step: int
+    arm: Literal["treated", "comparison"]
+    kind: Literal["start", "out", "left"]
+    reason: str
+    persons: int
+    entries: int
+
+
+@dataclass(frozen=True)
+class People:
+    """One row a person (P), sorted by id.
+
+    ``key``: keyed hash. ``cluster``: the level at which starting was decided. ``numeric``/``factors``: covariates known
+    before every time zero; ``birth_year`` (NaN unknown) makes age, which moves with time zero.
+    """
+
+    ids: NDArray[np.object_]
+    key: Hash
+    cluster: NDArray[np.int64]
+    cluster_level: str
+    numeric: Array
+    numeric_names: tuple[str, ...]
+    factors: tuple[Factor, ...]
+    birth_year: Array
+    groups: tuple[Factor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Person x spell x time zero, (n,) each. ``follow_up``: potential follow-up in months."""
+
+    person: NDArray[np.int32]
+    spell: NDArray[np.int32]
+    arm: NDArray[np.int8]
+    elapsed: NDArray[np.int16]
+    time_zero: NDArray[np.int32]
+    quarter: NDArray[np.int16]
+    follow_up: NDArray[np.int16]
+    own_start_after: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+    def take(self, rows: NDArray[np.int64] | slice) -> Entries:
+        """Some of the entries."""
+        return Entries(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
+
+
+class Outcomes(Protocol):
+    """Outcome paths of entries: values (n, K) and whether they are observed (n, K)."""
+
+    def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Values and observed for months 1..horizon."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Risk sets, outcomes and the flow of people; what every method starts from.
+
+    ``entries`` are stored by elapsed month and within a month by (person, spell, time zero). They are compact: covariates
+    stand once a person, outcome paths are worked out for the entries a method asks for.
+
+    Attributes
+    ----------
+    study: the protocol it was cut by.
+    source: ``register`` or ``table``.
+    people, entries: see there.
+    outcomes: gives paths by name.
+    horizon: months of follow-up asked for; ``follow_up``: ``complete`` or ``available``.
+    flow: steps that add up, by arm.
+    convention: how starts and exits in the same month are ordered.
+    alternative: with month-only data, the same sample under the other convention.
+    """
+
+    study: Study
+    source: Literal["register", "table"]
+    people: People
+    entries: Entries
+    outcomes: Outcomes
+    horizon: int
+    follow_up: Literal["complete", "available"]
+    flow: tuple[FlowRow, ...]
+    age: bool
+    time_names: tuple[str, ...] = ("elapsed", "quarter")
+    convention: str = "dates"
+    alternative: Sample | None = None
+
+    @cached_property
+    def months(self) -> NDArray[np.int16]:
+        """Elapsed months that have entries."""
+        return np.unique(self.entries.elapsed)
+
+    def risk_set(self, elapsed: int) -> Entries:
+        """Starters in one elapsed month and those at risk in it who have not started."""
+        first, last = np.searchsorted(self.entries.elapsed, [elapsed, elapsed + 1])
+        return self.entries.take(slice(int(first), int(last)))
+
+    def outcome(self, name: str, entries: Entries) -> tuple[Array, NDArray[np.bool_]]:
+        """Outcome path (n, K) for months 1..horizon and whether each month is observed."""
+        return self.outcomes.paths(name, entries, self.horizon)
+
+    def ages(self, entries: Entries) -> Array:
+        """Age in whole years at time zero: calendar year less year of birth."""
+        return calendar.year(entries.time_zero) - self.people.birth_year[entries.person]
+
+    def design(self, entries: Entries, *, time: bool = True) -> Design:
+        """Covariates of entries; ``time`` adds dummies for elapsed month and calendar quarter where they vary."""
+        own = self.ages(entries)[:, None] if self.age else np.empty((len(entries), 0))
+        names = ("age",) if self.age else ()
+        if self.age and np.isnan(own).any():
+            unknown = np.isnan(own)
+            own = np.column_stack([np.where(unknown, np.nanmean(own), own), unknown.astype(float)])
+            names = ("age", "age:missing")
+        rows: tuple[Factor, ...] = ()
+        if time:
+            for name in self.time_names:
+                made = integer_factor(name, getattr(entries, name))
+                if len(made.levels) > 1:
+                    rows += (made,)
+        people = self.people
+        return Design(
+            entries.person, people.numeric, people.numeric_names, own, names, people.factors, rows
+        )
+
+    def group(self, name: str, cuts: tuple[float, ...], entries: Entries) -> Factor:
+        """Subgroup of entries: a categorical column, or a numeric one (age at time zero) cut at ``cuts``."""
+        if name == "age":
+            values = self.ages(entries)
+        else:
+            for known in self.people.groups + self.people.factors:
+                if known.name == name:
+                    return Factor(name, known.levels, known.codes[entries.person])
+            values = self.people.numeric[entries.person, self.people.numeric_names.index(name)]
+        edges = sorted(cuts)
+        labels = _cut_labels(edges)
+        codes = np.searchsorted(edges, values, side="right")
+        named = np.array(labels, dtype=object)[codes]
+        made = factor(name, named)
+        order = [made.levels.index(label) for label in labels if label in made.levels]
+        rank = np.empty(len(order), np.int32)
+        rank[order] = np.arange(len(order), dtype=np.int32)
+        return Factor(name, tuple(made.levels[i] for i in order), rank[made.codes])
+
+
+def _cut_labels(edges: list[float]) -> list[str]:
+    if not edges:
+        return ["all"]
+    text = [f"{edge:g}" for edge in edges]
+    between = [f"{low} - <{high}" for low, high in zip(text[:-1], text[1:], strict=True)]
+    return [f"<{text[0]}", *between, f">={text[-1]}"]

@@ -1,0 +1,47 @@
+"""The study file: a target-trial protocol in TOML, read into a frozen ``Study`` or refused with all its faults."""
+
+from evalkit.study.model import (
+    AnalysisSpec,
+    Cost,
+    Covariates,
+    Data,
+    Disclosure,
+    Eligibility,
+    Format,
+    Frozen,
+    Gate,
+    Outcome,
+    Study,
+    Subgroup,
+    TableData,
+    TableSpec,
+    Time,
+    Treatment,
+    Window,
+)
+from evalkit.study.reading import FILE_NAME, bind, parse, read, template
+
+__all__ = [
+    "FILE_NAME",
+    "AnalysisSpec",
+    "Cost",
+    "Covariates",
+    "Data",
+    "Disclosure",
+    "Eligibility",
+    "Format",
+    "Frozen",
+    "Gate",
+    "Outcome",
+    "Study",
+    "Subgroup",
+    "TableData",
+    "TableSpec",
+    "Time",
+    "Treatment",
+    "Window",
+    "bind",
+    "parse",
+    "read",
+    "template",
+]

@@ -1,0 +1,342 @@
+"""What must agree between the keys of a study file; every rule looks at the pieces it needs and skips faulty ones."""
+
+from __future__ import annotations
+
+import calendar
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import PureWindowsPath
+from typing import Any
+
+from evalkit.study.lines import KeyPath
+from evalkit.study.model import (
+    AnalysisSpec,
+    Codes,
+    Columns,
+    Cost,
+    Covariates,
+    Gate,
+    Outcome,
+    Protocol,
+    Subgroup,
+    TableData,
+    Time,
+    Treatment,
+    Window,
+)
+from evalkit.study.parts import Parts
+from evalkit.study.translate import Issue, nearest, not_allowed, unknown_key
+
+REQUIRED = {
+    "persons": ("person",),
+    "benefits": ("person", "start", "end"),
+    "episodes": ("person", "type", "start", "end"),
+    "jobs": ("person", "start", "end"),
+}
+"""Fixed names every register table must map."""
+
+OPTIONAL = {"benefits": ("reason",), "episodes": ("planned_end", "referral"), "jobs": ("hours", "wage")}
+"""Fixed names that may be mapped as well; ``persons`` may have any."""
+
+RESERVED_COLUMNS = frozenset(
+    "age arm cluster elapsed entry follow_up own_start_after quarter spell time_zero weight".split()
+)
+RESERVED_CODES = {("benefits", "reason"): ("any", "unknown"), ("episodes", "type"): ("wait", "never")}
+SOURCES = {"exit": "event", "state": "state"}
+"""What an outcome source begins with -> the kind of outcome it gives."""
+
+_DIRECTIVE = re.compile(r"%(.?)")
+
+
+def contradictions(parts: Parts, root: str) -> list[Issue]:
+    """All rules over all pieces that can be read; ``root`` is what to call the file as a whole."""
+    found = [*_road(parts, root), *_words(parts), *_names(parts), *_ranges(parts)]
+    if parts.raw("data") is not None:
+        found += [*_tables(parts), *_time(parts), *_treatment(parts), *_people(parts), *_register_outcomes(parts)]
+    elif parts.raw("table") is not None:
+        found += [*_table(parts)]
+    found += [*_paths(parts), *_formats(parts), *_methods(parts)]
+    return found
+
+
+def _road(parts: Parts, root: str) -> Iterator[Issue]:
+    """Register tables or one ready table: exactly one of them."""
+    has_data, has_table = parts.raw("data") is not None, parts.raw("table") is not None
+    if has_data and has_table:
+        yield Issue(("table",), "study.data_and_table", {})
+    if not has_data and not has_table:
+        yield Issue((), "study.no_data", {"file": root})
+
+
+def _words(parts: Parts) -> Iterator[Issue]:
+    """The title in every language of the report."""
+    languages = parts.get(tuple[str, ...], "languages")
+    if parts.raw("languages") is None:
+        languages = Protocol.model_fields["languages"].default
+    title = parts.raw("title")
+    if isinstance(title, dict):
+        for language in sorted({"nl", "en"}.intersection(languages or ()) - set(title)):
+            yield Issue(("title",), "study.title_missing", {"language": language})
+
+
+def _names(parts: Parts) -> Iterator[Issue]:
+    """Names that must differ from each other, and the one primary outcome."""
+    for section, key in (("outcome", "name"), ("analysis", "id"), ("subgroup", "name")):
+        items = parts.raw(section)
+        count = len(items) if isinstance(items, tuple) else 0
+        yield from _twice(((section, i, key), parts.raw(section, i, key)) for i in range(count))
+    listed: list[tuple[KeyPath, Any]] = []
+    for key in ("numeric", "categorical"):
+        columns = parts.get(tuple[str, ...], "covariates", key) or ()
+        listed += [(("covariates", key, i), column) for i, column in enumerate(columns)]
+    yield from _twice(listed)
+    languages = parts.get(tuple[str, ...], "languages") or ()
+    yield from _twice((("languages", i), language) for i, language in enumerate(languages))
+
+    outcomes = parts.raw("outcome")
+    if isinstance(outcomes, tuple) and outcomes:
+        flags = [parts.raw("outcome", i, "primary") for i in range(len(outcomes))]
+        primary = [i for i, flag in enumerate(flags) if flag is True]
+        sound = all(flag is None or isinstance(flag, bool) for flag in flags)
+        if not primary and sound:
+            yield Issue(("outcome", 0), "study.no_primary", {})
+        for i in primary[1:]:
+            yield Issue(("outcome", i, "primary"), "study.several_primary", {"count": len(primary)})
+
+
+def _twice(values: Iterable[tuple[KeyPath, Any]]) -> Iterator[Issue]:
+    seen: set[str] = set()
+    for path, value in values:
+        if isinstance(value, str):
+            if value in seen:
+                key = ".".join(part for part in path if isinstance(part, str))
+                yield Issue(path, "study.duplicate", {"key": key, "value": value})
+            seen.add(value)
+
+
+def _ranges(parts: Parts) -> Iterator[Issue]:
+    """Low before high, first before last."""
+    for key in ("age", "elapsed", "earlier_spells"):
+        pair = parts.get(tuple[int, int], "eligibility", key)
+        if pair and pair[0] > pair[1]:
+            yield Issue(("eligibility", key), "study.range_reversed", {"key": f"eligibility.{key}"})
+    gate = parts.section(Gate, "gate")
+    if gate and gate.smd_warn > gate.smd_fail:
+        yield Issue(("gate", "smd_warn"), "study.gate_order", {"warn": gate.smd_warn, "fail": gate.smd_fail})
+    costs = parts.raw("costs")
+    for name in costs if isinstance(costs, dict) else ():
+        cost = parts.get(Cost, "costs", name)
+        if cost and not cost.low <= cost.value <= cost.high:
+            yield Issue(("costs", name), "study.cost_order", {"name": name})
+    for path, subgroup in parts.each(Subgroup, "subgroup"):
+        if list(subgroup.cuts) != sorted(set(subgroup.cuts)):
+            yield Issue((*path, "cuts"), "study.not_ascending", {"key": "subgroup.cuts"})
+
+
+def _tables(parts: Parts) -> Iterator[Issue]:
+    """Columns and codes of the register tables."""
+    for table, required in REQUIRED.items():
+        base: KeyPath = ("data", table, "columns")
+        columns = parts.get(Columns, *base)
+        if columns is None:
+            continue
+        for name in required:
+            if name not in columns:
+                yield Issue((*base, name), "study.missing_key", {"key": name, "where": f"[data.{table}.columns]"})
+        if table in OPTIONAL:
+            valid = [*required, *OPTIONAL[table]]
+            yield from (unknown_key((*base, name), valid, "") for name in columns if name not in valid)
+        else:
+            for name in (name for name in columns if name in RESERVED_COLUMNS):
+                yield Issue((*base, name), "study.reserved_name", {"name": name})
+        owners: dict[str, str] = {}
+        for name, own in columns.items():
+            if own in owners:
+                yield Issue((*base, name), "study.column_twice", {"column": own, "first": owners[own], "second": name})
+            owners.setdefault(own, name)
+        yield from _codes(parts, table, columns)
+
+
+def _codes(parts: Parts, table: str, columns: Columns) -> Iterator[Issue]:
+    codes = parts.get(Codes, "data", table, "codes") or {}
+    for column, mapping in codes.items():
+        base: KeyPath = ("data", table, "codes", column)
+        if column not in columns:
+            yield Issue(base, "study.codes_unmapped", {"column": column, "table": table})
+        reserved = RESERVED_CODES.get((table, column))
+        seen: set[str] = set()
+        for name, own_codes in mapping.items():
+            if reserved and name in reserved:
+                yield Issue((*base, name), "study.reserved_name", {"name": name})
+            elif reserved and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                yield Issue((*base, name), "study.bad_name", {"key": f"data.{table}.codes.{column}", "name": name})
+            for i, code in enumerate(own_codes):
+                if code in seen:
+                    yield Issue((*base, name, i), "study.code_twice", {"code": code, "column": column})
+                seen.add(code)
+
+
+def _time(parts: Parts) -> Iterator[Issue]:
+    """The observation window against the clock."""
+    window = parts.get(Window, "data", "window")
+    if window and window.first > window.last:
+        yield Issue(("data", "window"), "study.window_reversed", {"first": window.first, "last": window.last})
+    horizon = parts.get(int, "time", "horizon")
+    if window and window.first <= window.last and horizon:
+        months = whole_months(window.first, window.last)
+        if horizon > months:
+            yield Issue(("time", "horizon"), "study.horizon_window", {"horizon": horizon, "months": months})
+    columns = parts.get(Columns, "data", "episodes", "columns")
+    if columns and parts.raw("time", "clock") == "referral" and "referral" not in columns:
+        yield Issue(("time", "clock"), "study.referral_unmapped", {})
+    date_format = parts.get(str, "data", "format", "date")
+    time = parts.get(Time, "time")
+    if time and date_format and "%m" in date_format and "%d" not in date_format and time.within_month == "dates":
+        yield Issue(("time", "within_month"), "study.no_days", {"format": date_format})
+
+
+def whole_months(first: dt.date, last: dt.date) -> int:
+    """The largest k for which ``first + k months`` is not after the day that follows ``last``."""
+    end = last + dt.timedelta(days=1)
+    months = 12 * (end.year - first.year) + end.month - first.month
+    return months - (end.day < min(first.day, calendar.monthrange(end.year, end.month)[1]))
+
+
+def _treatment(parts: Parts) -> Iterator[Issue]:
+    """The instrument and what it is compared with are known types of episode."""
+    treatment = parts.get(Treatment, "treatment")
+    if treatment is None:
+        return
+    codes = parts.get(Codes, "data", "episodes", "codes")
+    if parts.raw("data", "episodes", "codes") is None and parts.raw("data", "episodes") is not None:
+        codes = {}
+    if codes is not None:
+        types = list(codes.get("type", {}))
+        if not types:
+            path: KeyPath = ("data", "episodes", "codes", "type")
+            yield Issue(path, "study.missing_key", {"key": "type", "where": "[data.episodes.codes]"})
+        elif treatment.instrument not in types:
+            yield not_allowed(("treatment", "instrument"), treatment.instrument, types)
+        if types and treatment.versus not in ("wait", "never", *types):
+            yield not_allowed(("treatment", "versus"), treatment.versus, ["wait", "never", *types])
+    if treatment.versus == treatment.instrument:
+        yield Issue(("treatment", "versus"), "study.versus_itself", {"name": treatment.versus})
+    columns = parts.get(Columns, "data", "persons", "columns")
+    if columns is not None and treatment.cluster not in ("person", *columns):
+        yield not_allowed(("treatment", "cluster"), treatment.cluster, ["person", *columns])
+
+
+def _people(parts: Parts) -> Iterator[Issue]:
+    """Covariates, subgroups and age come from mapped columns of persons."""
+    columns = parts.get(Columns, "data", "persons", "columns")
+    if columns is None:
+        return
+    usable = [name for name in columns if name != "person"] + ["age"]
+    covariates = parts.section(Covariates, "covariates")
+    subgroups = parts.each(Subgroup, "subgroup")
+    named: list[tuple[KeyPath, str]] = [((*path, "name"), subgroup.name) for path, subgroup in subgroups]
+    for key in ("numeric", "categorical"):
+        names = parts.get(tuple[str, ...], "covariates", key) or ()
+        named += [(("covariates", key, i), name) for i, name in enumerate(names)]
+        if key == "categorical" and "age" in names:
+            yield Issue(("covariates", key, names.index("age")), "study.age_numeric", {})
+    for path, name in named:
+        if name not in usable:
+            params = {"name": name, "nearest": nearest(name, usable), "valid": ", ".join(usable)}
+            yield Issue(path, "study.unknown_column", params)
+    if "birth_year" not in columns:
+        age_paths = [path for path, name in named if name == "age"]
+        age_paths += [("eligibility", "age")] if parts.raw("eligibility", "age") is not None else []
+        yield from (Issue(path, "study.age_without_birth_year", {}) for path in age_paths)
+    if covariates:
+        numeric = {"age", "birth_year", *covariates.numeric}
+        for path, subgroup in subgroups:
+            if subgroup.name in usable and subgroup.cuts and subgroup.name not in numeric:
+                yield Issue((*path, "cuts"), "study.cuts_not_numeric", {"name": subgroup.name})
+            if subgroup.name in usable and not subgroup.cuts and subgroup.name in numeric:
+                yield Issue(path, "study.cuts_missing", {"name": subgroup.name})
+
+
+def _register_outcomes(parts: Parts) -> Iterator[Issue]:
+    """Where an outcome comes from: ``exit:<reason>``, ``exit:any`` or ``state:benefit``."""
+    codes = parts.get(Codes, "data", "benefits", "codes")
+    if parts.raw("data", "benefits", "codes") is None and parts.raw("data", "benefits") is not None:
+        codes = {}
+    reasons = list((codes or {}).get("reason", {}))
+    allowed = [*(f"exit:{reason}" for reason in (*reasons, "any")), "state:benefit"]
+    for path, outcome in parts.each(Outcome, "outcome"):
+        begin = outcome.source.partition(":")[0]
+        if not outcome.source:
+            yield Issue(path, "study.missing_key", {"key": "source", "where": "[[outcome]]"})
+        elif outcome.source not in allowed and (codes is not None or begin != "exit"):
+            yield not_allowed((*path, "source"), outcome.source, allowed)
+        elif SOURCES[begin] != outcome.kind:
+            params = {"source": outcome.source, "kind": outcome.kind, "expected": SOURCES[begin]}
+            yield Issue((*path, "kind"), "study.kind_of_source", params)
+
+
+def _table(parts: Parts) -> Iterator[Issue]:
+    """A table that is ready for analysis: outcomes are its columns, and so is the horizon."""
+    if parts.raw("eligibility") is not None:
+        yield Issue(("eligibility",), "study.eligibility_in_table", {})
+    table = parts.get(TableData, "table")
+    if table is None:
+        return
+    horizon, longest = parts.get(int, "time", "horizon"), max(len(columns) for columns in table.outcomes.values())
+    if horizon and horizon != longest:
+        yield Issue(("time", "horizon"), "study.horizon_table", {"horizon": horizon, "columns": longest})
+    for path, outcome in parts.each(Outcome, "outcome"):
+        if outcome.name not in table.outcomes:
+            yield not_allowed((*path, "name"), outcome.name, list(table.outcomes))
+        if outcome.source:
+            yield Issue((*path, "source"), "study.source_in_table", {"source": outcome.source})
+    if table.unit == table.treatment:
+        yield Issue(("table", "treatment"), "study.column_role", {"column": table.unit})
+    used: list[tuple[KeyPath, str]] = [
+        (("table", "outcomes", name, i), column)
+        for name, columns in table.outcomes.items()
+        for i, column in enumerate(columns)
+    ]
+    for key in ("numeric", "categorical"):
+        names = parts.get(tuple[str, ...], "covariates", key) or ()
+        used += [(("covariates", key, i), name) for i, name in enumerate(names)]
+    for path, column in used:
+        if column in (table.unit, table.treatment):
+            yield Issue(path, "study.column_role", {"column": column})
+
+
+def _paths(parts: Parts) -> Iterator[Issue]:
+    """Data files lie inside the study folder."""
+    places: list[KeyPath] = [("data", "folder"), ("table", "file"), *(("data", table, "file") for table in REQUIRED)]
+    for place in places:
+        value = parts.raw(*place)
+        if isinstance(value, str):
+            path = PureWindowsPath(value)  # reads both kinds of slash
+            if path.drive or path.root or ".." in path.parts:
+                key = ".".join(str(part) for part in place)
+                yield Issue(place, "study.path_outside", {"key": key, "value": value})
+
+
+def _formats(parts: Parts) -> Iterator[Issue]:
+    """A date format has at least a month and a year of four digits, and nothing we cannot read."""
+    for section in ("data", "table"):
+        value = parts.raw(section, "format", "date")
+        if isinstance(value, str) and value:
+            codes = _DIRECTIVE.findall(value)
+            if not {"m", "Y"} <= set(codes) <= {"d", "m", "Y", "H", "M", "S"} or len(codes) != len(set(codes)):
+                yield Issue((section, "format", "date"), "study.bad_date_format", {"value": value})
+
+
+def _methods(parts: Parts) -> Iterator[Issue]:
+    """What a method asks of the rest of the protocol; and shares are fractions."""
+    covariates = parts.section(Covariates, "covariates")
+    treatment = parts.get(Treatment, "treatment")
+    for path, analysis in parts.each(AnalysisSpec, "analysis"):
+        if analysis.method == "matching" and covariates and not covariates.numeric and not covariates.categorical:
+            yield Issue(path, "study.no_covariates", {"id": analysis.id})
+        if analysis.method == "experiment" and treatment and treatment.design != "randomised":
+            yield Issue((*path, "method"), "study.not_randomised", {"id": analysis.id})
+    for path, outcome in parts.each(Outcome, "outcome"):
+        if outcome.kind != "flow" and outcome.unit != "fraction":
+            yield Issue((*path, "unit"), "study.unit_of_kind", {"kind": outcome.kind, "unit": outcome.unit})
