@@ -6,8 +6,8 @@ them, so that disclosure control can follow from a share to its count and from a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -115,15 +115,22 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Who an analysis leaves out of the sample's last step: the reason, and how many of the arm remain."""
+
+    arm: Literal["treated", "comparison"]
+    reason: str
+    persons_left: int
+    entries_left: int
+
+
+@dataclass(frozen=True)
 class Analysis:
-    """What a method returns: profiles, exhibits and findings under the id of the study file's analysis."""
+    """What a method returns: profiles, exhibits, findings and losses under the id of the study file's analysis."""
 
     id: str
     method: str
     profiles: tuple[EffectProfile, ...]
     exhibits: tuple[Exhibit, ...] = ()
     findings: tuple[Finding, ...] = ()
-
-    def with_findings(self, findings: Sequence[Finding]) -> Analysis:
-        """The same analysis with more findings."""
-        return replace(self, findings=self.findings + tuple(findings))
+    lost: tuple[Lost, ...] = ()

@@ -52,7 +52,7 @@ def balance_findings(rows: Sequence[BalanceRow], gate: Gate, *, fails: bool = Tr
     adjusted = holm(np.array([row.p_value for row in rows]))
     for row, p_value, smd in zip(rows, adjusted, size, strict=True):
         if smd > gate.smd_warn and p_value < 0.05:
-            params = {"variable": _name(row), "smd": float(smd)}
+            params = {"variable": _name(row), "smd": float(smd), "p": float(p_value)}
             findings.append(
                 Finding("balance_significant", "", "fail" if fails else "warn", float(smd), gate.smd_warn, params)
             )
@@ -67,13 +67,14 @@ def support_finding(matched: int, starters: int, gate: Gate) -> Finding:
     """Share of starters with a match inside the caliper."""
     share = matched / starters if starters else 0.0
     verdict: Verdict = "pass" if share >= gate.support_min else "fail"
-    return Finding("support", "", verdict, share, gate.support_min, {"share": share})
+    params = {"share": share, "matched": matched, "starters": starters}
+    return Finding("support", "", verdict, share, gate.support_min, params)
 
 
-def follow_up_finding(outcome: str, treated: float, comparison: float) -> Finding:
+def follow_up_finding(outcome: str, treated: float, comparison: float, horizon: int) -> Finding:
     """Observed share of person-months in the two arms; a difference of more than one point fails."""
     gap = abs(treated - comparison)
-    params = {"treated": treated, "comparison": comparison}
+    params = {"treated": treated, "comparison": comparison, "month": horizon}
     return Finding("follow_up_unequal", outcome, "fail" if gap > 0.01 else "pass", gap, 0.01, params)
 
 

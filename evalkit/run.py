@@ -17,7 +17,7 @@ from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis
 from evalkit.gate import Judgement
 from evalkit.results import Results
-from evalkit.sample import FlowRow, Sample, from_register, from_table
+from evalkit.sample import FlowRow, Sample, extend, from_register, from_table
 from evalkit.study import Study, bind, read
 
 Progress = Callable[[str], None]
@@ -65,7 +65,10 @@ def bind_all(study: Study) -> list[Any]:
     bound, faults = [], []
     for index, spec in enumerate(study.analyses):
         try:
-            bound.append(bind(method(spec.method).Settings, spec.settings, study, index))
+            module = method(spec.method)
+            settings = bind(module.Settings, spec.settings, study, index)
+            faults += module.faults(study, settings)
+            bound.append(settings)
         except StudyError as error:
             faults += error.faults
     if faults:
@@ -122,9 +125,8 @@ def analyse(
 
 
 def _flow(sample: Sample, analyses: Sequence[Analysis]) -> tuple[FlowRow, ...]:
-    """The sample's flow, with the last step of the first analysis: starters without a match."""
+    """The sample's flow, with whom the first analysis leaves out as its last steps."""
     rows = sample.flow
-    for analysis in analyses[:1]:
-        for step in analysis.flow:
-            rows = step.extend(rows)
+    for lost in analyses[0].lost:
+        rows = extend(rows, lost)
     return rows

@@ -1,4 +1,4 @@
-"""What every adapter needs: settings, labels and profiles in the study's words."""
+"""What every adapter needs: labels, profiles and balance in the study's words."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from evalkit.effects import EffectProfile, Estimand, Uncertainty
 from evalkit.exhibits import Column, Table
 from evalkit.balance import BalanceRow
 from evalkit.sample import Sample
 from evalkit.study import Outcome
-
-
-class MethodSettings(BaseModel):
-    """Base of all methods' settings: frozen, unknown keys refused, values never printed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 @dataclass(frozen=True)

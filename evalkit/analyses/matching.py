@@ -9,18 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evalkit.analyses.common import (
-    MethodSettings,
-    Path,
-    balance_table,
-    composition_of,
-    make_profile,
-)
+from evalkit.analyses.common import Path, balance_table, composition_of, make_profile
 from evalkit.balance import balance, effective_size, paired_p_values, wide
 from evalkit.design import Design
 from evalkit.effects import EffectProfile
-from evalkit.errors import DesignError, Fault
-from evalkit.exhibits import Analysis, Chart, Column, Exhibit, Finding, Note, Series, Table
+from evalkit.errors import DesignError, Fault, StudyError
+from evalkit.exhibits import Analysis, Chart, Column, Exhibit, Finding, Lost, Note, Series, Table
 from evalkit.gate import balance_findings, follow_up_finding, support_finding
 from evalkit.hashing import mix
 from evalkit.matching.effect import Matched, MatchedEffect, matched_effect
@@ -28,6 +22,7 @@ from evalkit.matching.nearest import Candidates, Pairs, match_nearest
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.support import common_levels
 from evalkit.sample import Entries, Sample
+from evalkit.study import Frozen, Study
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -36,14 +31,14 @@ FEW_CLUSTERS = 30
 SE_KIND = "influence function, clustered on {level}"
 
 
-class Caliper(MethodSettings):
+class Caliper(Frozen):
     """How far a match may lie: ``width`` standard deviations or raw units of the score."""
 
     width: float = Field(gt=0)
     unit: Literal["sd_linear", "raw_linear", "sd", "raw"] = "sd_linear"
 
 
-class Settings(MethodSettings):
+class Settings(Frozen):
     """Propensity-score nearest-neighbour matching inside each risk set, bias-corrected.
 
     ``propensity``: one start model over all risk sets, or one for each elapsed month. ``exact``: matches agree on these;
@@ -51,10 +46,28 @@ class Settings(MethodSettings):
     """
 
     propensity: Literal["pooled", "by_month"] = "pooled"
-    exact: list[str] | None = None
+    exact: tuple[str, ...] | None = None
     caliper: Caliper | None = Caliper(width=0.2)
     ratio: int = Field(default=1, ge=1, le=50)
     replace: Literal[True] = True
+
+
+def faults(study: Study, settings: Settings) -> list[Fault]:
+    """What the settings ask that this study cannot give; known before any data are read.
+
+    ``matching.versus``: risk sets compare starting now with waiting; "never" would condition on the future, and another
+    instrument needs its own starters. ``matching.exact_unknown``: a name that is no categorical column of the study.
+    """
+    wrong = []
+    register = study.data is not None
+    if register and study.treatment.versus != "wait":
+        wrong.append(Fault("matching.versus", {"versus": study.treatment.versus}, study.path.name))
+    known = [*(("elapsed", "quarter") if register else ()), *study.covariates.categorical]
+    for name in settings.exact or ():
+        if name not in known:
+            params = {"name": name, "known": ", ".join(known) or "–"}
+            wrong.append(Fault("matching.exact_unknown", params, study.path.name))
+    return wrong
 
 
 @dataclass(frozen=True)
@@ -75,12 +88,14 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
 
     Raises
     ------
+    StudyError
+        See :func:`faults`.
     DesignError
-        ``design.*`` faults: no starters, no comparison, separation, nobody within the caliper;
-        ``design.versus`` when the study compares with something that matching on risk sets does not identify.
+        ``design.*`` faults: no starters, no comparison, separation, nobody within the caliper.
     """
-    if sample.source == "register" and sample.study.treatment.versus != "wait":
-        raise DesignError(Fault("design.versus", {"versus": sample.study.treatment.versus, "method": "matching"}))
+    wrong = faults(sample.study, settings)
+    if wrong:
+        raise StudyError(wrong)
     fitted = _fit(sample, settings)
     pairs = _match(fitted.candidates, settings)
     matched = Matched.of(pairs)
@@ -91,8 +106,17 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     exhibits, findings = _describe(sample, settings, fitted, matched, pairs)
     findings += tuple(_follow_up(sample, fitted, matched))
     return Analysis(
-        id, "matching", profiles + groups, exhibits + notes, fitted.findings + findings
+        id, "matching", profiles + groups, exhibits + notes, fitted.findings + findings, _lost(fitted, pairs)
     )
+
+
+def _lost(fitted: _Fitted, pairs: Pairs) -> tuple[Lost, ...]:
+    """Starters outside support, and comparison entries that no starter is matched with."""
+    lost = []
+    for arm, reason, rows in (("treated", "outside_support", pairs.treated), ("comparison", "unmatched_not_used", pairs.control)):
+        used = np.unique(rows)
+        lost.append(Lost(arm, reason, len(np.unique(fitted.entries.person[used])), len(used)))  # type: ignore[arg-type]
+    return tuple(lost)
 
 
 def _fit(sample: Sample, settings: Settings) -> _Fitted:
@@ -100,7 +124,9 @@ def _fit(sample: Sample, settings: Settings) -> _Fitted:
     everyone = sample.entries
     starters = int((everyone.arm == 1).sum())
     shared = common_levels(sample.design(everyone), everyone.arm == 1)
-    findings = [Finding("ps_separation", "", "warn", params={"variable": name}) for name in shared.dropped]
+    findings = []
+    if shared.dropped:
+        findings.append(Finding("ps_separation", "", "warn", params={"variables": list(shared.dropped)}))
     entries = everyone if shared.rows is None else everyone.take(shared.rows)
     design, treated = shared.design, entries.arm == 1
     model = fit_logit(design, treated)
@@ -108,7 +134,7 @@ def _fit(sample: Sample, settings: Settings) -> _Fitted:
     if settings.propensity == "by_month":
         score, small = _by_month(design, treated, entries.elapsed, score)
         if small:
-            findings.append(Finding("small_month", "", "warn", float(len(small)), params={"months": ", ".join(small)}))
+            findings.append(Finding("small_month", "", "warn", float(len(small)), params={"months": len(small)}))
     people = sample.people
     candidates = Candidates(
         treated,
@@ -140,18 +166,12 @@ def _by_month(
 
 def _strata(sample: Sample, settings: Settings, entries: Entries) -> NDArray[np.int64]:
     """One code for each combination of the exact-matching variables."""
-    names = settings.exact
-    if names is None:
-        names = list(sample.time_names)
     code = np.zeros(len(entries), np.int64)
-    for name in names:
+    for name in _exact(sample, settings):
         if name in sample.time_names:
             level = getattr(entries, name).astype(np.int64)
         else:
-            known = {f.name: f for f in sample.people.factors + sample.people.groups}
-            if name not in known:
-                choices = ", ".join([*sample.time_names, *known])
-                raise DesignError(Fault("design.exact_unknown", {"name": name, "known": choices}))
+            known = {f.name: f for f in sample.people.factors}
             level = known[name].codes[entries.person].astype(np.int64)
         level = level - level.min()
         code = code * (int(level.max()) + 1) + level
@@ -277,7 +297,7 @@ def _follow_up(sample: Sample, fitted: _Fitted, matched: Matched) -> list[Findin
     for outcome in sample.study.outcomes:
         seen = sample.outcome(outcome.name, used)[1].mean(axis=1)
         treated, comparison = seen[starters].mean(), (weight @ seen) / weight.sum()
-        findings.append(follow_up_finding(outcome.name, float(treated), float(comparison)))
+        findings.append(follow_up_finding(outcome.name, float(treated), float(comparison), sample.horizon))
     return findings
 
 
@@ -300,7 +320,7 @@ def _describe(
     findings = [*balance_findings(rows, gate), support_finding(len(starters), fitted.starters, gate)]
     clusters = len(np.unique(sample.people.cluster[person]))
     if clusters < FEW_CLUSTERS:
-        findings.append(Finding("few_clusters", "", "warn", float(clusters), FEW_CLUSTERS, {"clusters": clusters}))
+        findings.append(Finding("few_clusters", "", "warn", float(clusters), FEW_CLUSTERS, {"clusters": clusters, "minimum": FEW_CLUSTERS}))
     n = len(np.unique(entries.person[starters]))
     cells = tuple(round(min(r.mean_treated, 1 - r.mean_treated) * n) if r.level else n for r in rows)
     exhibits: list[Exhibit] = [
@@ -320,18 +340,31 @@ def _describe(
         _matching_table(fitted, starters, used, weight, people, pairs),
     ]
     if sample.source == "register":
-        exhibits += [_risk_sets(entries, starters), *_later_start(sample, entries, used, weight)]
-        exhibits.append(Note("estimand_wait"))
+        chart, later = _later_start(sample, entries, used, weight)
+        findings.append(later)
+        exhibits += [_risk_sets(entries, starters), chart, Note("estimand_wait")]
         exhibits.append(Note("within_month", {"convention": sample.convention}))
-    caliper = settings.caliper
-    params = {
-        "ratio": settings.ratio,
-        "exact": ", ".join(settings.exact if settings.exact is not None else sample.time_names),
-        "caliper": caliper.width if caliper else None,
-        "unit": caliper.unit if caliper else "none",
-    }
-    exhibits += [Note("matching_method", params), Note("bias_corrected")]
+    exhibits.append(_method_note(sample, settings))
+    exhibits.append(Note("bias_corrected", {"covariates": len(design.names) - 1}))
     return tuple(exhibits), tuple(findings)
+
+
+def _exact(sample: Sample, settings: Settings) -> tuple[str, ...]:
+    """What matches agree on: the setting, else elapsed month and quarter (nothing for a ready table)."""
+    return sample.time_names if settings.exact is None else settings.exact
+
+
+def _method_note(sample: Sample, settings: Settings) -> Note:
+    """How was matched: with a caliper in standard deviations, in raw units, or without; exactly on something or not."""
+    exact, caliper = _exact(sample, settings), settings.caliper
+    params: dict[str, object] = {"ratio": settings.ratio}
+    key = "matching_method_free"
+    if caliper is not None:
+        key = "matching_method" if caliper.unit.startswith("sd") else "matching_method_raw"
+        params["caliper"] = caliper.width
+    if exact:
+        return Note(key, params | {"exact": list(exact)})
+    return Note(f"{key}_any", params)
 
 
 def _overlap(fitted: _Fitted, weight: Array) -> Chart:
@@ -409,7 +442,7 @@ def _risk_sets(entries: Entries, starters: Rows) -> Table:
     return Table("risk_sets", "risk_sets", columns, tuple(rows))
 
 
-def _later_start(sample: Sample, entries: Entries, used: Rows, weight: Array) -> list[Exhibit]:
+def _later_start(sample: Sample, entries: Entries, used: Rows, weight: Array) -> tuple[Chart, Finding]:
     """Share of the matched comparison group that has started by month k: later starters stay in (waiting)."""
     wait, w = entries.own_start_after[used], weight[used]
     months = np.arange(1, sample.horizon + 1)
@@ -424,4 +457,4 @@ def _later_start(sample: Sample, entries: Entries, used: Rows, weight: Array) ->
         "share",
         "month",
     )
-    return [chart, Note("later_start", {"share": float(share[-1]), "month": int(months[-1])})]
+    return chart, Finding("later_start", "", "info", float(share[-1]), None, {"share": float(share[-1]), "horizon": len(months)})

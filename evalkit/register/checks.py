@@ -167,7 +167,8 @@ def records(table: str, raw: Raw) -> tuple[list[Check], list[Quarantined], list[
     share = raw.ragged / raw.rows
     if share >= HALF:
         params = {"file": raw.name, "count": raw.ragged, "share": share}
-        return found, [], [Fault("data.ragged", params, f"data.{table}.file")]
+        place = "table.file" if table == "table" else f"data.{table}.file"
+        return found, [], [Fault("data.ragged", params, place)]
     found.append(Check("ragged_record", "warn", table, raw.ragged, share, {"file": raw.name}))
     return found, [Quarantined(table, "ragged_record", "", raw.ragged)], []
 

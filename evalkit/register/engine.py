@@ -60,7 +60,8 @@ def _text(column: str, kind: pa.DataType) -> str:
         return f"nullif(nullif(trim({column}, {_BLANK}), ''), 'NULL')"
     if pa.types.is_floating(kind):
         whole = f"{column} = trunc({column}) AND abs({column}) < 1e15"
-        return f"CASE WHEN isnan({column}) THEN NULL WHEN {whole} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
+        plain = f"CASE WHEN {whole} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
+        return f"CASE WHEN NOT isnan({column}) THEN {plain} END"
     return f"{column}::VARCHAR"
 
 
@@ -125,7 +126,14 @@ def _typed(field: Field, text: str, kind: pa.DataType, layout: Format) -> tuple[
     return text, state
 
 
-_TYPES = {"key": "VARCHAR", "text": "VARCHAR", "code": "VARCHAR", "date": "DATE", "integer": "BIGINT", "number": "DOUBLE"}
+_TYPES = {
+    "key": "VARCHAR",
+    "text": "VARCHAR",
+    "code": "VARCHAR",
+    "date": "DATE",
+    "integer": "BIGINT",
+    "number": "DOUBLE",
+}
 
 
 class Engine:
@@ -170,8 +178,8 @@ class Engine:
                 value, state = _typed(field, f"__t{i}", kind, layout)
             else:
                 value, state = "NULL", str(EMPTY)
-            values.append(f"({value})::{_TYPES[field.kind]} AS {_name(field.name)}" + (f", __t{i}" if field.own else ""))
             shown = _name(field.name)
+            values.append(f"({value})::{_TYPES[field.kind]} AS {shown}" + (f", __t{i}" if field.own else ""))
             if field.kind == "date" and field.name in _OPEN_ENDED:
                 shown = f"CASE WHEN year({shown}) < {_OPEN_YEAR} THEN {shown} END AS {shown}"
             states += [shown, f"({state})::TINYINT AS {_name(state_column(field.name))}"]

@@ -140,7 +140,7 @@ def _csv(data: bytes, layout: Format, name: str, place: str) -> tuple[tuple[str,
     table = None
     try:
         table = pa_csv.read_csv(
-            pa.BufferReader(data),
+            pa.BufferReader(data if data.endswith(b"\n") else data + b"\n"),
             pa_csv.ReadOptions(use_threads=False, autogenerate_column_names=True, block_size=1 << 22),
             pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip),
             pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False),
@@ -185,9 +185,7 @@ def plain_table(columns: Mapping[str, pa.ChunkedArray | None], **about: Any) -> 
     good = {name: column for name, column in plain.items() if column is not None}
     rows = next((len(column) for column in good.values()), 0)
     table = pa.table({**{f"c{i}": column for i, column in enumerate(good.values())}, "row": np.arange(1, rows + 1)})
-    return Raw(
-        header=tuple(good), table=table, rows=rows, unreadable=tuple(n for n in plain if n not in good), **about
-    )
+    return Raw(header=tuple(good), table=table, rows=rows, unreadable=tuple(n for n in plain if n not in good), **about)
 
 
 def read_file(path: Path, layout: Format, place: str) -> Raw:

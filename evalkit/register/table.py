@@ -83,10 +83,10 @@ def read_table(study: Study) -> Table:
         raise DataError(Fault("data.not_a_table", {}, "table"))
     fields = _fields(study, spec)
     raw = read_file(study.path.parent / spec.file, spec.format, "table.file")
-    faults = check_columns(raw, {column.name: column.own for column in fields}, spec.format, _NAME)
+    found, aside, faults = checks.records(_NAME, raw)
+    faults += check_columns(raw, {column.name: column.own for column in fields}, spec.format, _NAME)
     if faults:
         raise DataError(faults)
-    found, aside, faults = checks.records(_NAME, raw)
     engine = Engine()
     engine.check_date_format(spec.format.date, "table.format.date")
     typed = engine.type_table("__typed", raw.table, raw.header, fields, spec.format)

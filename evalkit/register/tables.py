@@ -87,6 +87,10 @@ class _Found:
     checks: list[Check] = field(default_factory=list)
     quarantine: list[Quarantined] = field(default_factory=list)
 
+    def about(self, place: str) -> bool:
+        """Whether there is a fault at or below a place."""
+        return any(fault.place.startswith(place) for fault in self.faults)
+
     def raise_faults(self) -> None:
         if self.faults:
             raise DataError(self.faults)
@@ -115,7 +119,10 @@ def _load(study: Study, data: Data, found: _Found) -> Loads:
         except DataError as error:
             found.faults += error.faults
             continue
-        found.faults += check_columns(raw, _wanted(columns), data.format, f"data.{table}.columns")
+        about_file, aside, faults = checks.records(table, raw)
+        found.checks += about_file
+        found.quarantine += aside
+        found.faults += [*faults, *check_columns(raw, _wanted(columns), data.format, f"data.{table}.columns")]
         loads[table] = raw, columns
     return loads
 
@@ -140,13 +147,13 @@ def _sift(
 
     place = f"data.{table}"
     orphans = counts.get("orphan.person", 0)
-    faults = len(found.faults)
-    if orphans >= checks.HALF * rows and not faults:  # faulty persons make orphans of everyone
+    blamed = found.about("data.persons")  # faulty persons would make orphans of everyone
+    if orphans >= checks.HALF * rows and not blamed:
         params = {"table": table, "count": orphans, "share": orphans / rows}
         found.faults.append(Fault("data.orphans", params, f"{place}.columns.person"))
     if table == "persons" and (count := checks.conflicting(usable)):
         found.faults.append(Fault("data.conflicting_persons", {"count": count}, f"{place}.columns.person"))
-    if not counts.get("") and len(found.faults) == faults and table != "jobs":
+    if not counts.get("") and not blamed and not found.about(place) and table != "jobs":
         codes = ", ".join(dict.fromkeys(check.code for check in dropped))
         found.faults.append(Fault("data.no_rows", {"table": table, "count": rows, "checks": codes}, place))
     return usable
@@ -184,10 +191,7 @@ def _build(study: Study, data: Data, loads: Loads, found: _Found) -> Register:
     frames: dict[str, nw.LazyFrame] = {}
     for table, (raw, columns) in loads.items():
         typed = engine.type_table(f"__typed_{table}", raw.table, raw.header, columns, data.format)
-        about_file, aside, faults = checks.records(table, raw)
-        found.checks += about_file
-        found.quarantine += aside
-        found.faults += [*faults, *checks.unreadable(table, columns, typed)]
+        found.faults += checks.unreadable(table, columns, typed)
         if table != "persons":
             known = frames["persons"].select("person", nw.lit(True).alias(checks.KNOWN))
             typed = typed.join(known, on="person", how="left")

@@ -12,6 +12,8 @@ from evalkit.report.view import Profile, View, capital, inner
 
 TONES: Mapping[str, Tone] = {"pass": "good", "warn": "warn", "fail": "fail"}
 
+ESTIMAND = ("population", "strategy", "versus", "clock", "outcome", "unit", "identification", "restriction", "se_kind")
+
 GLOSSARY = ("point", "interval", "band", "lock_in", "break_even", "comparison", "smd", "support", "propensity")
 
 
@@ -20,10 +22,11 @@ def trust(view: View) -> Section:
     blocks: list[Block] = [Text(view.say("report.trust.reading"))]
     for gate in view.document.get("gates") or ():
         profile = next((p for p in view.profiles if p["labels"]["analysis"] == gate["analysis"]), None)
-        name = capital(view.analysis_name(profile)) if profile else gate["analysis"]
-        outcome = inner(view.word(gate["outcome"])) if gate["outcome"] not in ("", "*") else view.say("report.trust.all")
+        name = view.term("report.method", profile["labels"]["method"]) if profile else gate["analysis"]
+        outcome = view.word(gate["outcome"]) if gate["outcome"] not in ("", "*") else view.say("report.trust.all")
         kind = "shown" if gate["verdict"] == "fail" and gate["shown_anyway"] else gate["verdict"]
-        title = view.say("report.trust.title", analysis=name, outcome=outcome, verdict=view.say(f"report.verdict.{gate['verdict']}"))
+        several = len({g["analysis"] for g in view.document["gates"]}) > 1
+        title = view.say("report.trust.title_analysis" if several else "report.trust.title", analysis=name, outcome=outcome, verdict=view.say(f"report.verdict.{gate['verdict']}"))
         text = view.say(f"report.trust.{kind}", reason=gate["shown_anyway"])
         blocks.append(Callout(title, text, TONES.get(gate["verdict"], "plain")))
     analyses = list(dict.fromkeys(f["analysis"] for f in view.document.get("findings") or ()))
@@ -32,7 +35,8 @@ def trust(view: View) -> Section:
         for finding in (f for f in of_analysis(view, analysis) if f["analysis"] == analysis):
             first = view.say(f"report.verdict.{finding['verdict']}")
             scope = [analysis] if len(analyses) > 1 else []
-            rows.append((first, *scope, sentence(view, finding), advice(view, finding) or "–"))
+            remedy = advice(view, finding) if finding["verdict"] in ("warn", "fail") else ""
+            rows.append((first, *scope, sentence(view, finding), remedy or "–"))
     if rows:
         names = ["verdict", *(["analysis"] if len(analyses) > 1 else []), "finding", "advice"]
         head = tuple(view.say(f"report.findings.{name}") for name in names)
@@ -105,38 +109,38 @@ def _assumptions(view: View) -> Items:
 
 def _referee(view: View) -> list[Block]:
     blocks: list[Block] = [Heading(view.say("report.referee.title"))]
-    names = ("analysis", "outcome", "population", "strategy", "versus", "clock", "identification", "restriction", "se_kind")
-    rows = []
-    for profile in view.profiles:
-        e = profile["estimand"]
-        restriction = view.term("report.restriction", e["restriction"]) if e["restriction"] else view.say("report.none")
-        rows.append(
-            (
-                profile["labels"]["analysis"],
-                view.say(
-                    "report.referee.outcome_kind",
-                    outcome=view.outcome_word(profile),
-                    kind=view.term("report.kind", e["kind"]),
-                    unit=view.unit(e["unit"]),
-                ),
-                view.term("report.population", e["population"]),
-                view.word(e["strategy"]),
-                capital(view.versus(profile)),
-                view.term("report.clock", e["clock"]),
-                view.term("report.identification", e["identification"]),
-                restriction,
-                view.term("report.se_kind", profile["se_kind"]),
-            )
-        )
-    head = tuple(view.say(f"report.referee.{name}") for name in names)
+    rows = [(view.say(f"report.referee.{name}"), *(_estimand(view, p)[name] for p in view.profiles)) for name in ESTIMAND]
+    head = (view.say("report.referee.what"), *(_column(view, profile) for profile in view.profiles))
     blocks.append(Grid(view.say("report.referee.caption"), head, tuple(rows), (False,) * len(head)))
     for kind in dict.fromkeys(p["labels"]["method"] for p in view.profiles):
         key = f"report.equation.{kind}"
         if view.known(key):
-            blocks.append(Text(view.say(key), view.say("report.equation.lead", method=view.term("report.method", kind))))
+            term = view.say("report.equation.term", method=view.term("report.method", kind))
+            blocks.append(Items(((term, view.say(key)),)))
     blocks.append(Text(view.say("report.referee.bands")))
     blocks.append(_design(view))
     return blocks + people.appendix(view)
+
+
+def _column(view: View, profile: Profile) -> str:
+    variant = profile["labels"].get("variant")
+    name = f"{profile['labels']['analysis']}: {inner(view.outcome_word(profile))}"
+    return f"{name}, {view.term('report.variant', variant)}" if variant else name
+
+
+def _estimand(view: View, profile: Profile) -> dict[str, str]:
+    e = profile["estimand"]
+    return {
+        "population": view.term("report.population", e["population"]),
+        "strategy": view.word(e["strategy"]),
+        "versus": capital(view.versus(profile)),
+        "clock": view.term("report.clock", e["clock"]),
+        "outcome": view.term("report.kind", e["kind"]),
+        "unit": view.unit(e["unit"]),
+        "identification": view.term("report.identification", e["identification"]),
+        "restriction": view.term("report.restriction", e["restriction"]) if e["restriction"] else view.say("report.none"),
+        "se_kind": view.term("report.se_kind", profile["se_kind"]),
+    }
 
 
 def _design(view: View) -> Grid:

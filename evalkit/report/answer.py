@@ -104,7 +104,7 @@ def _ground(view: View, profile: Profile) -> list[str]:
         return [view.say("report.answer.lock_in.hidden")]
     kind = "established" if lock_in["established"] else "estimate_only"
     months = int(length["estimate"])
-    params = {"depth": view.amount(depth["estimate"], unit, True), "months": view.amount(months, "month_count")}
+    params = {"depth": view.amount(depth["estimate"], unit, True), "months": view.months(months)}
     sentences = [view.say(f"report.answer.lock_in.{kind}", **params)]
     even = measures.get("break_even_month")
     if even and even["status"] in ("reached", "not_reached"):
@@ -151,6 +151,7 @@ def _hundred(view: View, profile: Profile, row: Mapping[str, Any]) -> Bars:
     key = "more" if low > 0 else "fewer" if high < 0 else "both"
     text = view.say(
         f"report.hundred.{key}",
+        instrument=words["instrument"],
         low=view.number(min(abs(low), abs(high)) if key != "both" else abs(low), 1),
         high=view.number(max(abs(low), abs(high)) if key != "both" else high, 1),
     )

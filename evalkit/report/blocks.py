@@ -51,13 +51,17 @@ class Callout:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. The first column holds the row headers; ``numeric`` says which columns align right."""
+    """A table. The first column holds the row headers; ``numeric`` says which columns align right.
+
+    ``quiet`` keeps the caption for screen readers only, where a heading says the same.
+    """
 
     caption: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]
     note: str = ""
+    quiet: bool = False
     kind: str = "grid"
 
     def __post_init__(self) -> None:

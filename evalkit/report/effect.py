@@ -26,7 +26,9 @@ MONTH_MEASURES = ("crossing_month", "break_even_month")
 
 def effects(view: View) -> Section:
     """A figure and a table per outcome and analysis; profiles of a few months share one table."""
-    blocks: list[Block] = [Text(view.say("report.effect.reading_few" if _all_few(view) else "report.effect.reading"))]
+    blocks: list[Block] = []
+    if any(status(profile) == "ok" for profile in view.profiles):
+        blocks.append(Text(view.say("report.effect.reading_few" if _all_few(view) else "report.effect.reading")))
     done: set[str] = set()
     for profile in view.profiles:
         name = profile["labels"]["outcome"]
@@ -39,7 +41,7 @@ def effects(view: View) -> Section:
             twins = [p for p in view.profiles if p["labels"]["outcome"] == name and len(p["months"]) < FEW_MONTHS]
             blocks += _few(view, twins)
         elif status(profile) != "ok":
-            blocks.append(not_shown(view, profile))
+            blocks.append(not_shown(view, profile, brief=True))
         else:
             blocks += _many(view, profile)
     return Section("effect", view.say("report.section.effect"), tuple(blocks))
@@ -261,7 +263,7 @@ def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
     head = tuple(view.say(f"report.few.{name}", unit=view.unit(unit), level=level) for name in names)
     outcome = inner(view.outcome_word(profiles[0]))
     grid = Grid(view.say("report.few.caption", outcome=outcome), head, tuple(rows), (False, False, *[True] * 6))
-    hidden: list[Block] = [not_shown(view, p) for p in profiles if status(p) != "ok"]
+    hidden: list[Block] = [not_shown(view, p, brief=True) for p in profiles if status(p) != "ok"]
     if not alt:
         return hidden
     frame = figures.Axis(view.lang, view.say("report.axis.effect_x", unit=view.unit(unit)), "")
@@ -308,7 +310,7 @@ def _measures(view: View, profile: Profile) -> Grid:
     head = tuple(view.say(f"report.measure.{key}", level=level) for key in ("name", "value", "set", "meaning"))
     note = view.say("report.measure.note", horizon=profile["months"][-1]["month"])
     caption = view.say("report.measure.caption", outcome=inner(view.outcome_word(profile)))
-    return Grid(caption, head, rows, (False, True, True, False), note)
+    return Grid(caption, head, rows, (False,) * 4, note)
 
 
 def _measure(view: View, profile: Profile, measure: Mapping[str, Any]) -> tuple[str, ...]:
@@ -330,7 +332,7 @@ def _measure(view: View, profile: Profile, measure: Mapping[str, Any]) -> tuple[
         value = value or view.say("report.measure_status.not_reached", horizon=horizon)
         return label, value, _month_set(view, low, high, horizon), meaning
     if name == "lock_in_months":
-        value = view.amount(int(estimate), "month_count") if finite(estimate) else "–"
+        value = view.months(int(estimate)) if finite(estimate) else "–"
         return label, value, _length_set(view, low, high, horizon), meaning
     summed = bool(months) or name == "lock_in_volume"
     scale = "months" if summed and unit == "fraction" else unit
@@ -350,7 +352,7 @@ def _month_set(view: View, low: Any, high: Any, horizon: int) -> str:
 
 def _length_set(view: View, low: Any, high: Any, horizon: int) -> str:
     if finite(low) and finite(high):
-        return view.say("report.set.length", low=int(low), high=view.amount(int(high), "month_count"))
+        return view.say("report.set.length", low=int(low), high=view.months(int(high)))
     if finite(low):
         return view.say("report.set.length_open", low=int(low), horizon=horizon)
     return "–"

@@ -155,7 +155,7 @@ def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str
             axes.fill_between([track.x[i] for i in inside], [y[i] for i in inside], 0, color=LOSS, alpha=0.6, linewidth=0)
         _months(axes, track.x[-1])
         low, high = axes.get_ylim()
-        room = 0.10 * (high - low)
+        room = 0.12 * (high - low)
         axes.set_ylim(low - room, high + room)
         low, high = axes.get_ylim()
         top, bottom = ("better", "worse") if sign > 0 else ("worse", "better")
@@ -163,7 +163,8 @@ def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str
             axes.text(0.008, at, words[word], transform=axes.transAxes, color=SOFT, fontsize=8.5, va=align, style="italic")
         if lock_in:
             deep = min(inside, key=lambda i: sign * y[i])
-            axes.annotate(words["lock_in"], (track.x[deep], y[deep]), (10, -12 if sign > 0 else 12),
+            edge = _floats((track.band_low if sign > 0 else track.band_high) or track.y)[deep]
+            axes.annotate(words["lock_in"], (track.x[deep], edge), (0, -4 if sign > 0 else 4),
                           textcoords="offset points", color="#8f3d06", fontsize=9.0, fontweight="bold",
                           va="top" if sign > 0 else "bottom", ha="left")  # fmt: skip
         end = _last(track.x, y)

@@ -31,18 +31,20 @@ def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
 
 
 def explained(view: View, analysis: str, verdicts: Sequence[str], remedies: bool = True) -> tuple[str, ...]:
-    """The findings with these verdicts, each with its remedy when ``remedies`` asks for it."""
+    """The findings with these verdicts (the reason for showing apart), each with its remedy when ``remedies`` asks for it."""
     lines = []
     for finding in of_analysis(view, analysis):
-        if finding["verdict"] in verdicts:
+        if finding["verdict"] in verdicts and finding["code"] != "shown_anyway":
             remedy = advice(view, finding) if remedies else ""
             lines.append(f"{sentence(view, finding)} {remedy}".strip())
     return tuple(dict.fromkeys(lines))
 
 
-def not_shown(view: View, profile: Profile) -> Callout:
-    """Why an estimate is not shown and what to do next."""
+def not_shown(view: View, profile: Profile, brief: bool = False) -> Callout:
+    """Why an estimate is not shown and what to do next; ``brief`` refers to where the reasons stand."""
     kind = status(profile)
+    if kind == "withheld" and brief:
+        return Callout(view.say("report.answer.withheld.title"), view.say("report.answer.withheld.brief"), "fail")
     items = explained(view, profile["labels"]["analysis"], ("fail",)) if kind == "withheld" else ()
     instrument = inner(view.word(profile["labels"]["instrument"]))
     text = view.say(f"report.answer.{kind}.text", instrument=instrument, minimum=view.minimum)

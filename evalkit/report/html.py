@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import os
 import tempfile
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ def render(document: Mapping[str, Any], lang: str) -> str:
         title=title,
         question=question(view),
         sections=sections(view),
-        created=str(document["created"])[:10],
+        created=dt.date.fromisoformat(str(document["created"])[:10]),
         evalkit=document["evalkit"],
     )
 

@@ -52,7 +52,10 @@ def _randomised(view: View) -> bool:
 
 
 def _shown(view: View) -> list[Exhibit]:
-    return [e for e in view.document.get("exhibits") or () if e["type"] in ("table", "chart")]
+    """Tables and charts; a table under a chart of the same name is the chart's own."""
+    found = [e for e in view.document.get("exhibits") or () if e["type"] in ("table", "chart")]
+    drawn = {(e["analysis"], e["id"]) for e in found if e["type"] == "chart"}
+    return [e for e in found if e["type"] == "chart" or (e["analysis"], e["id"]) not in drawn]
 
 
 # -- flow -----------------------------------------------------------------------------------------------------------
@@ -151,7 +154,7 @@ def _table(view: View, exhibit: Exhibit, title: str) -> Block:
         cells.append(tuple(line))
     head = tuple(view.term("column", column["label"]) for column in columns)
     numeric = tuple(column["role"] not in ("text", "key") for column in columns)
-    grid = Grid(title, head, tuple(cells), numeric)
+    grid = Grid(title, head, tuple(cells), numeric, quiet=True)
     if len(cells) <= LONG:
         return grid
     return Fold(view.say("report.people.table", title=inner(title), rows=len(cells)), (grid,))

@@ -75,7 +75,7 @@ def _panels(view: View, profiles: Sequence[Profile]) -> list[Block]:
 
 
 def _group_table(view: View, profiles: Sequence[Profile], name: str) -> Grid:
-    keys = ("group", "outcome", "moment", "effect", "range", "reading", "n_treated")
+    keys = ("group", "outcome", "moment", "effect", "range", "verdict", "n_treated")
     rows = []
     for profile in sorted(profiles, key=lambda p: p["labels"].get("primary") != "true"):
         shown, unit = good_months(profile), profile["estimand"]["unit"]

@@ -86,8 +86,6 @@ class View:
 
     def pair(self, name: str) -> str:
         """``column:level`` or ``column=level`` in words; a bare name is a study word."""
-        if name in self.labels:
-            return str(self.labels[name])
         for mark in (":", "="):
             if mark in name:
                 column, level = name.split(mark, 1)
@@ -142,10 +140,11 @@ class View:
         if unit in CURRENCIES:
             sign = ("−" if value < 0 else "+" if signed else "") if finite(value) and round(value) else ""
             return f"{sign}{CURRENCIES[unit]}\u00a0{self.number(abs(value) if finite(value) else value)}"
-        shown = self.plain(value, unit, signed)
-        if unit == "months" and self.known("report.unit.month") and shown.lstrip("+−") in ("1", "1,0", "1.0"):
-            return f"{shown}\u00a0{self.say('report.unit.month')}"
-        return f"{shown}\u00a0{self.unit(unit)}"
+        return f"{self.plain(value, unit, signed)}\u00a0{self.unit(unit)}"
+
+    def months(self, count: int) -> str:
+        """A number of months: ``1 month``, ``11 months``."""
+        return f"{self.number(count)}\u00a0{self.say('report.unit.month' if count == 1 else 'report.unit.months')}"
 
     def mean(self, value: Any, unit: str) -> str:
         """A mean outcome: a percentage for fractions, else an amount."""

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.exhibits import Lost
 from evalkit.sample.types import FlowRow
 
 Mask = NDArray[np.bool_]
@@ -52,14 +53,13 @@ class Tally:
         return tuple(rows)
 
 
-def extend(flow: tuple[FlowRow, ...], arm: str, reason: str, persons_left: int, entries_left: int) -> tuple[FlowRow, ...]:
-    """The flow of one arm with one more exclusion before its last row; nothing changes when nobody falls out."""
+def extend(flow: tuple[FlowRow, ...], lost: Lost) -> tuple[FlowRow, ...]:
+    """The flow with one more exclusion before the last row of its arm; nothing changes when nobody falls out."""
     out: list[FlowRow] = []
     for row in flow:
-        if row.arm == arm and row.kind == "left":
-            if row.entries != entries_left:
-                gone = (row.persons - persons_left, row.entries - entries_left)
-                out.append(FlowRow(row.step, row.arm, "out", reason, *gone))
-                row = FlowRow(row.step + 1, row.arm, "left", "left", persons_left, entries_left)
+        if row.arm == lost.arm and row.kind == "left" and row.entries != lost.entries_left:
+            gone = (row.persons - lost.persons_left, row.entries - lost.entries_left)
+            out.append(FlowRow(row.step, row.arm, "out", lost.reason, *gone))
+            row = FlowRow(row.step + 1, row.arm, "left", "left", lost.persons_left, lost.entries_left)
         out.append(row)
     return tuple(out)

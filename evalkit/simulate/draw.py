@@ -91,7 +91,7 @@ def _last_day(rng: Any, days: Ints, entry: int, offset: int, step: int) -> int:
 
 
 @njit(cache=True)
-def _end_of(days: Ints, entry: int, offset: int, step: int, months: int, last_day: int, last: int) -> tuple[int, int]:
+def _end_of(days: Ints, entry: int, offset: int, step: int, months: int, last_day: int, last: int) -> tuple[Any, Any]:
     """Planned and actual last day of an episode that begins in a sub-step; NEVER when not over by ``last``."""
     planned = _boundary(days, entry, offset, step + STEPS * months) - 1
     end = min(planned, last_day)
@@ -171,9 +171,19 @@ def _live(
             offset = int(rng.random() * entry_days)
             steps = (entries - entry) * STEPS
             begun, left, reason = _spell(
-                rng, work[cell], start[cell], others, duration, calendar, start_elapsed, start_calendar, path, entry, steps
+                rng,
+                work[cell],
+                start[cell],
+                others,
+                duration,
+                calendar,
+                start_elapsed,
+                start_calendar,
+                path,
+                entry,
+                steps,
             )
-            end = _last_day(rng, days, entry, offset, left) if left >= 0 else NEVER
+            end: Any = _last_day(rng, days, entry, offset, left) if left >= 0 else NEVER
             if end >= first:  # of the stock only those still on benefit are in the register
                 break
         cells[person] = cell
@@ -212,9 +222,7 @@ def _live(
     return cells, months, spells[:n_spells], episodes[:n_episodes]
 
 
-def _tables(
-    model: Law, cell: Ints, entry: Ints, spells: Ints, episodes: Ints, number: Ints, seed: int
-) -> Tables:
+def _tables(model: Law, cell: Ints, entry: Ints, spells: Ints, episodes: Ints, number: Ints, seed: int) -> Tables:
     order = np.argsort(number)
     width = max(6, len(str(len(number))))
     names = np.array([f"P{i + 1:0{width}d}" for i in range(len(number))], object)

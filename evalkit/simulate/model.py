@@ -87,12 +87,12 @@ class Municipality:
     slowing: float = 0.4
     cycle: float = 0.15
     season: float = 0.10
-    start_rate: float = 0.013
+    start_rate: float = 0.010
     start: Slopes = Slopes(woman=0.1, middle=0.2, high=0.0, couple=0.1, single_parent=-0.1, age=-0.02, distance=0.4)
     start_quarters: tuple[float, float, float, float] = (1.1, 1.0, 0.7, 1.2)
     programme_months: int = 6
     work_during: float = 0.60
-    work_after: float = 1.50
+    work_after: float = 1.42
     fade_months: float = 0.0
     education_during: float = 0.6
     education_after: float = 1.0
@@ -186,7 +186,7 @@ def law(municipality: Municipality) -> Law:
     }
     first = int(month_number(day_number(town.window[0]))) - town.stock_months
     entries = town.months + town.stock_months
-    span = np.arange(entries + 1)
+    span = np.arange(entries + STARTS)
     later = np.arange(1, len(span) + 1) - town.programme_months  # months after the programme, > 0 once it is over
     fade = np.exp(-np.maximum(later - 1, 0) / town.fade_months) if town.fade_months else np.ones(len(span))
     pairs = [(getattr(town, f"{name}_during"), getattr(town, f"{name}_after")) for name in REASON]

@@ -78,8 +78,8 @@ def truth(
 
     Returns
     -------
-    ``left_to_work`` (left to work by month k), ``left`` (left for any reason), ``on_benefit`` (on benefit at the close of
-    month k, later spells included), each a :class:`TrueEffect`.
+    ``left_to_work`` (left to work by month k), ``left`` (left for any reason), ``on_benefit`` (on benefit at the
+    close of month k, later spells included), each a :class:`TrueEffect`.
 
     Raises
     ------
@@ -87,8 +87,11 @@ def truth(
     """
     if versus not in ("wait", "never") or other_instrument not in ("exclude", "include") or horizon < 1:
         raise ValueError("truth: versus is wait or never, other_instrument exclude or include, horizon at least 1")
+    first_day, last_day = window or municipality.window
+    if first_day < municipality.window[0] or last_day > municipality.window[1]:
+        raise ValueError("truth: the window lies within the municipality's")
     model = _select(law(replace(municipality, stock_months=0)), where or {})
-    weight = _eligible(municipality, model, horizon, elapsed, window or municipality.window)
+    weight = _eligible(municipality, model, horizon, elapsed, (first_day, last_day))
     if not weight.any():
         raise ValueError("truth: no start has complete follow-up in the window")
     if other_instrument == "exclude":
@@ -101,7 +104,16 @@ def truth(
             treated, untreated, start = _hazards(model, cells, int(entry), horizon)
             later = start if versus == "wait" else np.zeros_like(start)
             total += _follow(
-                treated, untreated, start, later, weight[entry], model.share[cells], model.back, model.again, returning, sums
+                treated,
+                untreated,
+                start,
+                later,
+                weight[entry],
+                model.share[cells],
+                model.back,
+                model.again,
+                returning,
+                sums,
             )
     mean = sums / total
     starters = total / (model.share.sum() * model.entries)
@@ -132,7 +144,7 @@ def _select(model: Law, where: Mapping[str, Collection[Any]]) -> Law:
         keep &= np.isin(model.levels[name], np.asarray(list(values), model.levels[name].dtype))
     rates, index = np.unique(np.column_stack([model.work, model.start])[keep], axis=0, return_inverse=True)
     size = -(-len(rates) // _BLOCK) * _BLOCK  # whole blocks; the last is filled up with cells of share 0
-    share = np.bincount(index.ravel(), model.share[keep], size)
+    share = np.bincount(index.ravel(), model.share[keep], size).astype(float)
     rates = np.concatenate([rates, np.zeros((size - len(rates), 2))])
     return replace(model, levels={}, share=share, work=rates[:, 0].copy(), start=rates[:, 1].copy())
 
@@ -264,8 +276,8 @@ def _follow(
 ) -> float:
     """Add the weighted outcomes of starters, treated and counterfactual, to ``sums`` (2, 3, K); return their weight.
 
-    ``free[T]``: the outcomes at the close of sub-step T - 1 of those on benefit and untreated at ``step``, who may start
-    at once; built backwards from the last sub-step with starts. ``at_month``: the same at the next elapsed month.
+    ``free[T]``: the outcomes at the close of sub-step T - 1 of those on benefit and untreated at ``step``, who may
+    start at once; built backwards from the last sub-step with starts. ``at_month``: the same at the next elapsed month.
     """
     horizon = sums.shape[2]
     steps, begins = horizon * STEPS, len(weight)

@@ -259,12 +259,14 @@ def _people(parts: Parts) -> Iterator[Issue]:
 
 
 def _register_outcomes(parts: Parts) -> Iterator[Issue]:
-    """Where an outcome comes from: ``exit:<reason>``, ``exit:any`` or ``state:benefit``."""
+    """Where an outcome comes from: ``exit:<reason>``, ``exit:any``, ``state:benefit`` or, with jobs, ``state:work``."""
     codes = parts.get(Codes, "data", "benefits", "codes")
     if parts.raw("data", "benefits", "codes") is None and parts.raw("data", "benefits") is not None:
         codes = {}
     reasons = list((codes or {}).get("reason", {}))
     allowed = [*(f"exit:{reason}" for reason in (*reasons, "any")), "state:benefit"]
+    if parts.raw("data", "jobs") is not None:
+        allowed.append("state:work")
     for path, outcome in parts.each(Outcome, "outcome"):
         begin = outcome.source.partition(":")[0]
         if not outcome.source:

@@ -1,0 +1,53 @@
+# Two commands do all the set-up: make demo, make test. Python >= 3.11, pip and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test quick check docs coverage bench examples lock clean
+
+demo: $(VENV)/.runtime  ## simulate a municipality, run its study, write the report
+	$(BIN)/evalkit demo $(DEMO)
+
+test: $(VENV)/.develop  ## all tests
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.develop  ## the fast subset, under two minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.develop  ## style, types, import contracts, docs build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) docs
+
+docs: $(VENV)/.develop  ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict --quiet
+
+coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cover (long); writes docs/coverage-table.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/coverage.py --replications 500 --out docs/coverage-table.md
+
+bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
+	$(BIN)/python tests/simulation/bench.py
+
+examples: $(VENV)/.develop  ## real data: experiment beside matching
+	$(BIN)/python examples/nsw/run.py
+
+lock: $(VENV)/.develop  ## pin what is installed and tested
+	{ echo "# What is tested. Made by make lock; pip reads it as constraints."; $(BIN)/pip freeze --exclude-editable | grep -v -i '^evalkit'; } > requirements.lock
+
+clean:
+	rm -rf $(VENV) $(DEMO) site
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/pip install --quiet -c requirements.lock -e .
+	touch $@
+
+$(VENV)/.develop: pyproject.toml requirements.lock | $(BIN)/python
+	$(BIN)/pip install --quiet -c requirements.lock -e ".[test,docs,examples]"
+	touch $@ $(VENV)/.runtime

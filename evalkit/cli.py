@@ -1,0 +1,280 @@
+"""The command line: parse, call one function, write. Results on stdout, progress and messages on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from evalkit.errors import EvalkitError, Fault, UsageError
+
+if TYPE_CHECKING:
+    from evalkit.run import Outcome
+
+app = typer.Typer(
+    name="evalkit",
+    help="What did a re-integration instrument do, by month since its start? From a municipality's own records.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class Lang(StrEnum):
+    """Language of messages."""
+
+    nl = "nl"
+    en = "en"
+
+
+class Variant(StrEnum):
+    """Which municipality to simulate."""
+
+    demo = "demo"
+    small = "small"
+    null = "null"
+
+
+def _default_lang() -> Lang:
+    wish = os.environ.get("EVALKIT_LANG") or os.environ.get("LC_ALL") or os.environ.get("LANG") or ""
+    return Lang.nl if wish.lower().startswith("nl") else Lang.en
+
+
+class _Console:
+    """Where words go: nothing on stderr when quiet, one JSON document on stdout when asked."""
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self.json = False
+        self.lang = _default_lang()
+
+    def say(self, key: str, **params: Any) -> None:
+        """A sentence to stderr."""
+        if not self.quiet:
+            from evalkit.text import say
+
+            print(say(f"cli.{key}", self.lang, **params), file=sys.stderr, flush=True)
+
+    def progress(self, step: str) -> None:
+        """A step of the run to stderr."""
+        name, _, what = step.partition(" ")
+        self.say(f"step.{name}", what=what)
+
+    def out(self, text: str, document: Any) -> None:
+        """The result to stdout: text, or the document as JSON."""
+        print(json.dumps(document, ensure_ascii=False, indent=1) if self.json else text)
+
+
+console = _Console()
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+Language = Annotated[Lang | None, typer.Option("--lang", help="Language of messages; default from EVALKIT_LANG or LANG.")]
+StudyFile = Annotated[Path, typer.Argument(help="The study file, or the folder that holds study.toml.")]
+
+
+def _setup(quiet: bool, as_json: bool, lang: Lang | None) -> None:
+    console.quiet, console.json = quiet, as_json
+    console.lang = lang or console.lang
+
+
+@app.callback()
+def version(
+    show: Annotated[bool, typer.Option("--version", help="Show the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Show the version."""
+    if show:
+        from evalkit import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to put data, results and report.")] = Path("evalkit-demo"),
+    persons: Annotated[int, typer.Option(min=500, help="How many persons to simulate.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 1,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    lang: Language = None,
+) -> None:
+    """Simulate a municipality, run its study and write the report: the whole line in one command."""
+    _setup(quiet, as_json, lang)
+    study = _simulate(folder, persons, seed, Variant.demo)
+    _finish(_run(study), folder / "results")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder for the study.")],
+    empty: Annotated[bool, typer.Option("--empty", help="Only the study file, without sample data.")] = False,
+    quiet: Quiet = False,
+    lang: Language = None,
+) -> None:
+    """Set up a study folder: a commented study file, and sample data to replace with your own."""
+    _setup(quiet, False, lang)
+    if empty:
+        from evalkit.results import write_files
+        from evalkit.study import FILE_NAME, template
+
+        _refuse_existing(folder / FILE_NAME)
+        write_files(folder, {FILE_NAME: template(console.lang)})
+    else:
+        _simulate(folder, 2_000, 1, Variant.demo)
+    console.say("init_done", folder=str(folder))
+    print(folder / "study.toml")
+
+
+@app.command()
+def check(study: StudyFile, quiet: Quiet = False, as_json: AsJson = False, lang: Language = None) -> None:
+    """Read and check everything, cut the sample and judge the design, with every estimate withheld."""
+    _setup(quiet, as_json, lang)
+    from evalkit.report.plain import design_text
+
+    outcome = _run(study, blind=True)
+    document = outcome.results.document
+    console.out(design_text(document, console.lang), document)
+    if not outcome.primary_shown:
+        console.say("gate_failed")
+        raise typer.Exit(4)
+
+
+@app.command()
+def run(
+    study: StudyFile,
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: results beside the study file.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    lang: Language = None,
+) -> None:
+    """Run the study and write results.json, effects.csv, summary.csv and the report."""
+    _setup(quiet, as_json, lang)
+    folder = out or (study if study.is_dir() else study.parent) / "results"
+    _finish(_run(study), folder)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="results.json, or the folder that holds it.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: beside the results.")] = None,
+    quiet: Quiet = False,
+    lang: Language = None,
+) -> None:
+    """Write the report again from results that were saved."""
+    _setup(quiet, False, lang)
+    from evalkit.report import write
+    from evalkit.results import Results
+
+    path = results / "results.json" if results.is_dir() else results
+    if not path.is_file():
+        raise UsageError(Fault("cli.no_results", {"path": path.name}))
+    for written in write(dict(Results.read(path).document), out or path.parent):
+        print(written)
+
+
+@app.command()
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    persons: Annotated[int, typer.Option(min=500, help="How many persons.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same files.")] = 1,
+    variant: Annotated[Variant, typer.Option(help="demo: with effects; null: no effect at all; small: a pilot.")] = Variant.demo,
+    quiet: Quiet = False,
+    lang: Language = None,
+) -> None:
+    """Write the files of a simulated municipality, a study file for them and the true effect."""
+    _setup(quiet, False, lang)
+    print(_simulate(folder, persons, seed, variant, with_truth=True))
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise UsageError(Fault("cli.exists", {"path": str(path)}))
+
+
+def _simulate(folder: Path, persons: int, seed: int, variant: Variant, with_truth: bool = False) -> Path:
+    """Files of a simulated municipality with a study file; the study file's path."""
+    from evalkit import simulate as simulator
+    from evalkit.study import FILE_NAME, template
+
+    console.say("step.simulate", persons=persons)
+    municipality = {"demo": simulator.DEMO, "small": simulator.SMALL, "null": simulator.NULL}[variant.value]
+    tables = simulator.draw(municipality, persons, seed)
+    true = simulator.truth(municipality) if with_truth else None
+    path = folder / FILE_NAME
+    text = template(console.lang)
+    if path.exists() and path.read_text("utf-8") != text:
+        raise UsageError(Fault("cli.exists", {"path": str(path)}))
+    simulator.write(folder / "data", tables, truth=true)
+    from evalkit.results import write_files
+
+    write_files(folder, {FILE_NAME: text})
+    return path
+
+
+def _run(study: Path, blind: bool = False) -> Outcome:
+    from evalkit.run import run as run_study
+
+    return run_study(study, console.progress, blind=blind)
+
+
+def _finish(outcome: Outcome, folder: Path) -> None:
+    """Write results and report, print the answer, and leave with 4 when no primary estimate may be shown."""
+    from evalkit.report import write
+    from evalkit.report.plain import answer_text
+
+    console.say("step.report")
+    document = dict(outcome.results.document)
+    paths = [*outcome.results.write(folder), *write(document, folder)]
+    files = {"files": [str(path) for path in paths]}
+    console.out(answer_text(document, console.lang) + "\n" + "\n".join(files["files"]), files | {"results": document})
+    if not outcome.primary_shown:
+        console.say("gate_failed")
+        raise typer.Exit(4)
+
+
+def _fail(error: EvalkitError) -> int:
+    """Print the faults and give the exit code."""
+    if console.json:
+        faults = [
+            {"code": f.code, "place": f.place, "message": f.message(console.lang), "remedy": f.remedy(console.lang)}
+            for f in error.faults
+        ]
+        print(json.dumps({"faults": faults, "exit_code": error.exit_code}, ensure_ascii=False, indent=1))
+    else:
+        print(error.text(console.lang), file=sys.stderr)
+    return error.exit_code
+
+
+def main() -> None:
+    """Run the command line; every error ends in one of the documented exit codes.
+
+    0 done, 1 our fault, 2 usage or study file, 3 data, 4 design not supported by the data, 5 disclosure.
+    An unexpected error names its kind and place only, because its text could hold a value from the data.
+    """
+    try:
+        app()
+    except EvalkitError as error:
+        sys.exit(_fail(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("EVALKIT_DEBUG"):
+            raise
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        where = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "?"
+        from evalkit.text import say
+
+        print(say("cli.internal", console.lang, kind=type(error).__name__, where=where), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Answer and design as plain text, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.report import findings
+from evalkit.report.view import View, inner
+
+MONTHS = (12, 24, 36, 48)
+
+
+def answer_text(document: Mapping[str, Any], lang: str) -> str:
+    """The primary effects at full years, and the verdict of the gate."""
+    view = View(document, lang)
+    lines = []
+    for profile in document["profiles"]:
+        labels = profile["labels"]
+        if labels["primary"] == "true" and not labels["subgroup"]:
+            lines += [f"[{labels['analysis']}] {line}" for line in _effects(view, profile)]
+    return "\n".join([*lines, *_gates(view)])
+
+
+def _effects(view: View, profile: Mapping[str, Any]) -> list[str]:
+    labels, unit = profile["labels"], profile["estimand"]["unit"]
+    outcome = f"“{view.word(labels['outcome'])}”"
+    if labels.get("variant"):
+        outcome += f" ({view.variant(labels['variant'])})"
+    last = profile["months"][-1]["month"]
+    chosen = [row for row in profile["months"] if row["month"] in {m for m in MONTHS if m < last} | {last}]
+    out = []
+    for row in chosen:
+        if row["estimate"] is None:
+            return [view.say("cli.plain.effect_hidden", outcome=outcome, status=view.say(f"report.status.{row['status']}"))]
+        params = {
+            "outcome": outcome,
+            "month": row["month"],
+            "estimate": row["estimate"],
+            "low": row["ci_low"],
+            "high": row["ci_high"],
+        }
+        if unit != "fraction":
+            out.append(view.say("cli.plain.effect_number", unit=view.unit(unit), **params))
+        elif row["counterfactual"] is None:
+            out.append(view.say("cli.plain.effect_short", **params))
+        else:
+            params |= {
+                "strategy": inner(view.word(profile["estimand"]["strategy"])),
+                "counterfactual": row["counterfactual"],
+                "treated": row["estimate"] + row["counterfactual"],
+            }
+            out.append(view.say("cli.plain.effect", **params))
+    return out
+
+
+def _gates(view: View) -> list[str]:
+    return [
+        view.say(
+            "cli.plain.gate",
+            analysis=gate["analysis"],
+            outcome=view.word(gate["outcome"]),
+            verdict=view.say(f"cli.verdict.{gate['verdict']}"),
+        )
+        for gate in view.document["gates"]
+    ]
+
+
+def design_text(document: Mapping[str, Any], lang: str) -> str:
+    """Checks, flow, diagnostics and the verdict of the gate; no estimate."""
+    view = View(document, lang)
+    lines = [view.say("cli.plain.heading_checks")]
+    for check in document["checks"]:
+        count = view.count(check["count"])
+        key = f"check.{check['code']}.say"
+        words = {k: v for k, v in check["params"].items()} | {"count": count, "table": check["table"]}
+        sentence = f": {view.say(key, **words)}" if _fits(view, key, words) else f": {count}"
+        lines.append(f"  {view.say('cli.severity.' + check['severity'])} {check['code']} ({check['table']}){sentence}")
+    if not document["checks"]:
+        lines.append("  " + view.say("cli.plain.none"))
+    lines += ["", view.say("cli.plain.heading_flow")]
+    for row in document["flow"]:
+        mark = {"start": "  ", "out": "    - ", "left": "  = "}[row["kind"]]
+        words = {
+            "arm": view.say(f"cli.arm.{row['arm']}"),
+            "persons": view.count(row["persons"]),
+            "entries": view.count(row["entries"]),
+            "reason": inner(view.say(f"flow.{row['reason']}")),
+        }
+        lines.append(mark + view.say("cli.plain.flow", **words))
+    lines += ["", view.say("cli.plain.heading_findings")]
+    lines += [
+        f"  {view.say('cli.verdict.' + f['verdict'])}: {findings.sentence(view, f)}" for f in document["findings"]
+    ]
+    lines += ["", view.say("cli.plain.heading_gate"), *("  " + line for line in _gates(view))]
+    return "\n".join(lines)
+
+
+def _fits(view: View, key: str, words: Mapping[str, Any]) -> bool:
+    if not view.known(key):
+        return False
+    try:
+        view.say(key, **words)
+    except (KeyError, ValueError):
+        return False
+    return True
