@@ -380,3 +380,18 @@ def contrast(
         se_kind=first.se_kind,
         composition="fixed" if first.composition == second.composition == "fixed" else "varying",
     )
+
+
+def subgroup_contrasts(profiles: Sequence[EffectProfile]) -> tuple[EffectProfile, ...]:
+    """For every outcome and subgroup variable: each level minus the first, from influence functions only.
+
+    Profiles belong together when analysis, outcome and variant agree and their subgroup labels (``name=level``) share
+    the name.
+    """
+    families: dict[tuple[str, ...], list[EffectProfile]] = {}
+    for profile in profiles:
+        name, _, level = profile.labels.get("subgroup", "").partition("=")
+        if level and isinstance(profile.uncertainty, Influence):
+            key = (profile.labels["analysis"], profile.labels["outcome"], profile.labels.get("variant", ""), name)
+            families.setdefault(key, []).append(profile)
+    return tuple(contrast(other, members[0]) for members in families.values() for other in members[1:])

@@ -12,7 +12,7 @@ from typing import Any
 
 from evalkit import gate, results
 from evalkit.analyses import method
-from evalkit.effects import generator
+from evalkit.effects import generator, subgroup_contrasts
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis
 from evalkit.gate import Judgement
@@ -105,6 +105,7 @@ def analyse(
         progress(f"analysis {spec.id}")
         module = method(spec.method)
         analysis = module.run(sample, chosen, generator(study.seed, spec.id), spec.id)
+        analysis = replace(analysis, profiles=analysis.profiles + subgroup_contrasts(analysis.profiles))
         verdicts = gate.judge(analysis, study.gate.show_anyway)
         judgements += verdicts
         if blind:

@@ -17,7 +17,7 @@ from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Chart, Column, Exhibit, Finding, Lost, Note, Series, Table
 from evalkit.gate import balance_findings, follow_up_finding, support_finding
 from evalkit.hashing import mix
-from evalkit.matching.effect import Matched, MatchedEffect, matched_effect
+from evalkit.matching.effect import Matched, matched_effect
 from evalkit.matching.nearest import Candidates, Pairs, match_nearest
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.support import common_levels
@@ -99,12 +99,12 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     fitted = _fit(sample, settings)
     pairs = _match(fitted.candidates, settings)
     matched = Matched.of(pairs)
-    profiles = _profiles(sample, settings, id, fitted, matched, pairs)
+    profiles, cautions = _profiles(sample, id, fitted, matched, pairs)
     groups, notes = _subgroups(sample, settings, id, fitted)
     if sample.alternative is not None:
         profiles += _alternative(sample.alternative, settings, id)
     exhibits, findings = _describe(sample, settings, fitted, matched, pairs)
-    findings += tuple(_follow_up(sample, fitted, matched))
+    findings += (*_follow_up(sample, fitted, matched), *cautions)
     return Analysis(
         id, "matching", profiles + groups, exhibits + notes, fitted.findings + findings, _lost(fitted, pairs)
     )
@@ -199,45 +199,36 @@ def _regressors(sample: Sample, fitted: _Fitted, rows: Rows) -> Array:
     return np.concatenate(blocks, axis=1)
 
 
-def _estimate(sample: Sample, fitted: _Fitted, matched: Matched, outcome: str) -> tuple[MatchedEffect, str]:
-    used = fitted.entries.take(matched.rows)
-    y, observed = sample.outcome(outcome, used)
-    effect = matched_effect(
-        matched,
-        y,
-        observed,
-        _regressors(sample, fitted, matched.rows),
-        used.person.astype(np.int64),
-        sample.people.cluster[used.person],
-        sample.people.cluster_level,
-    )
-    return effect, composition_of(observed)
-
-
 def _profiles(
-    sample: Sample,
-    settings: Settings,
-    id: str,
-    fitted: _Fitted,
-    matched: Matched,
-    pairs: Pairs,
-    subgroup: str = "",
-    variant: str = "",
-) -> tuple[EffectProfile, ...]:
+    sample: Sample, id: str, fitted: _Fitted, matched: Matched, pairs: Pairs, subgroup: str = "", variant: str = ""
+) -> tuple[tuple[EffectProfile, ...], tuple[Finding, ...]]:
+    """One profile an outcome, and what to be careful about in it."""
     lost = len(pairs.outside) + fitted.starters - int(fitted.treated.sum())
-    out = []
+    used = fitted.entries.take(matched.rows)
+    regressors = _regressors(sample, fitted, matched.rows)
+    profiles, findings = [], []
     for outcome in sample.study.outcomes:
-        effect, composition = _estimate(sample, fitted, matched, outcome.name)
+        y, observed = sample.outcome(outcome.name, used)
+        effect = matched_effect(
+            matched,
+            y,
+            observed,
+            regressors,
+            used.person.astype(np.int64),
+            sample.people.cluster[used.person],
+            sample.people.cluster_level,
+        )
+        numbers = effect.n_treated
         path = Path(
             outcome,
             effect.estimate,
             effect.counterfactual,
-            effect.n_treated,
+            numbers,
             effect.n_comparison,
             effect.influence,
-            composition,
+            composition_of(observed),
         )
-        out.append(
+        profiles.append(
             make_profile(
                 sample,
                 id,
@@ -251,7 +242,14 @@ def _profiles(
                 variant=variant,
             )
         )
-    return tuple(out)
+        wanted = regressors.shape[1]
+        if effect.columns < wanted:
+            params = {"used": effect.columns - 1, "wanted": wanted - 1}
+            findings.append(Finding("bias_correction_reduced", outcome.name, "warn", params=params))
+        if path.composition == "varying":
+            params = {"first": int(numbers[0]), "last": int(numbers[-1]), "month": len(numbers)}
+            findings.append(Finding("composition_varying", outcome.name, "warn", params=params))
+    return tuple(profiles), tuple(findings)
 
 
 def _subgroups(
@@ -278,7 +276,7 @@ def _subgroups(
             except DesignError:
                 notes.append(Note("subgroup_empty", {"subgroup": name}, "warn"))
                 continue
-            profiles += _profiles(sample, settings, id, part, Matched.of(pairs), pairs, subgroup=name)
+            profiles += _profiles(sample, id, part, Matched.of(pairs), pairs, subgroup=name)[0]
     return profiles, tuple(notes)
 
 
@@ -286,7 +284,7 @@ def _alternative(sample: Sample, settings: Settings, id: str) -> tuple[EffectPro
     """The same analysis under the other convention for starts and exits in the same month."""
     fitted = _fit(sample, settings)
     pairs = _match(fitted.candidates, settings)
-    return _profiles(sample, settings, id, fitted, Matched.of(pairs), pairs, variant=sample.convention)
+    return _profiles(sample, id, fitted, Matched.of(pairs), pairs, variant=sample.convention)[0]
 
 
 def _follow_up(sample: Sample, fitted: _Fitted, matched: Matched) -> list[Finding]:
