@@ -27,7 +27,7 @@ docs: $(VENV)/.develop  ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict --quiet
 
 coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cover (long); writes docs/coverage-table.md
-	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/coverage.py --replications 500 --out docs/coverage-table.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover.py --replications 500 --out docs/coverage-table.md
 
 bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
 	$(BIN)/python tests/simulation/bench.py

@@ -54,13 +54,14 @@ def moments(design: Design, weight: Array) -> Moments:
     units = np.bincount(design.index, weight, minlength=len(design.numeric))
     spread = 1.0 - float(weight @ weight)
     spread = spread if spread > 0 else np.nan
-    means, variances = [], []
+    means: list[Array] = []
+    variances: list[Array] = []
     for block, block_weight in ((design.numeric, units), (design.own_numeric, weight)):
         mean = block_weight @ block
         means.append(mean)
         variances.append(block_weight @ (block - mean) ** 2 / spread)
     for factor in design.factors:
-        share = np.bincount(factor.codes, units, minlength=len(factor.levels))
+        share = np.asarray(np.bincount(factor.codes, units, minlength=len(factor.levels)), float)
         means.append(share)
         variances.append(share * (1 - share))
     return Moments(np.concatenate(means), np.concatenate(variances))

@@ -45,13 +45,21 @@ def _default_lang() -> Lang:
     return Lang.nl if wish.lower().startswith("nl") else Lang.en
 
 
+_DONE = {"simulate": 0.0, "read": 0.1, "sample": 0.25, "analysis": 0.4, "results": 0.7, "report": 0.8, "done": 1.0}
+"""How far along the line each step begins; roughly, by time."""
+
+
 class _Console:
-    """Where words go: nothing on stderr when quiet, one JSON document on stdout when asked."""
+    """Where words go: nothing on stderr when quiet, one JSON document on stdout when asked.
+
+    On a terminal steps share one line with a bar; elsewhere each has a line of its own.
+    """
 
     def __init__(self) -> None:
         self.quiet = False
         self.json = False
         self.lang = _default_lang()
+        self.bar = False
 
     def say(self, key: str, **params: Any) -> None:
         """A sentence to stderr."""
@@ -60,10 +68,20 @@ class _Console:
 
             print(say(f"cli.{key}", self.lang, **params), file=sys.stderr, flush=True)
 
-    def progress(self, step: str) -> None:
-        """A step of the run to stderr."""
+    def progress(self, step: str, **params: Any) -> None:
+        """A step of the run to stderr: its name, and after a space what it works on."""
         name, _, what = step.partition(" ")
-        self.say(f"step.{name}", what=what)
+        if not sys.stderr.isatty():
+            if name != "done":
+                self.say(f"step.{name}", what=what, **params)
+        elif not self.quiet:
+            from evalkit.text import say
+
+            self.bar = name != "done"
+            full = round(24 * _DONE[name])
+            words = "" if name == "done" else say(f"cli.step.{name}", self.lang, what=what, **params)
+            end = "\n" if name == "done" else ""
+            print(f"\r|{'█' * full}{'·' * (24 - full)}| {words:<60}", end=end, file=sys.stderr, flush=True)
 
     def out(self, text: str, document: Any) -> None:
         """The result to stdout: text, or the document as JSON."""
@@ -138,6 +156,7 @@ def check(study: StudyFile, quiet: Quiet = False, as_json: AsJson = False, lang:
     from evalkit.report.plain import design_text
 
     outcome = _run(study, blind=True)
+    console.progress("done")
     document = outcome.results.document
     console.out(design_text(document, console.lang), document)
     if not outcome.primary_shown:
@@ -202,7 +221,7 @@ def _simulate(folder: Path, persons: int, seed: int, variant: Variant, with_trut
     from evalkit import simulate as simulator
     from evalkit.study import FILE_NAME, template
 
-    console.say("step.simulate", persons=persons)
+    console.progress("simulate", persons=persons)
     municipality = {"demo": simulator.DEMO, "small": simulator.SMALL, "null": simulator.NULL}[variant.value]
     tables = simulator.draw(municipality, persons, seed)
     true = simulator.truth(municipality) if with_truth else None
@@ -228,9 +247,10 @@ def _finish(outcome: Outcome, folder: Path) -> None:
     from evalkit.report import write
     from evalkit.report.plain import answer_text
 
-    console.say("step.report")
+    console.progress("report")
     document = dict(outcome.results.document)
     paths = [*outcome.results.write(folder), *write(document, folder)]
+    console.progress("done")
     files = {"files": [str(path) for path in paths]}
     console.out(answer_text(document, console.lang) + "\n" + "\n".join(files["files"]), files | {"results": document})
     if not outcome.primary_shown:
@@ -247,7 +267,7 @@ def _fail(error: EvalkitError) -> int:
         ]
         print(json.dumps({"faults": faults, "exit_code": error.exit_code}, ensure_ascii=False, indent=1))
     else:
-        print(error.text(console.lang), file=sys.stderr)
+        print(("\n" if console.bar else "") + error.text(console.lang), file=sys.stderr)
     return error.exit_code
 
 

@@ -111,6 +111,17 @@ def factor(name: str, values: Sequence[object] | NDArray[np.generic]) -> Factor:
     return Factor(name, tuple(map(str, levels)), frozen(codes, np.int32))
 
 
+def cut_factor(name: str, values: Array, cuts: Sequence[float]) -> Factor:
+    """A factor from numbers: groups from one cut (included) to the next, those that occur; NaN is ``missing``, last."""
+    edges = sorted(cuts)
+    text = [f"{edge:g}" for edge in edges]
+    between = [f"{low} - <{high}" for low, high in zip(text[:-1], text[1:], strict=True)]
+    labels = [f"<{text[0]}", *between, f">={text[-1]}", "missing"] if edges else ["all", "missing"]
+    groups = np.where(np.isnan(values), len(edges) + 1, np.searchsorted(edges, values, side="right"))
+    present, codes = np.unique(groups, return_inverse=True)
+    return Factor(name, tuple(labels[i] for i in present), frozen(codes, np.int32))
+
+
 def integer_factor(name: str, values: NDArray[np.integer]) -> Factor:
     """A factor from whole numbers, levels in numeric order."""
     levels, codes = np.unique(values, return_inverse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit import gate, results
-from evalkit.analyses import method
+from evalkit.analyses import all_settings, method
 from evalkit.effects import generator, subgroup_contrasts
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis
@@ -53,7 +53,7 @@ def run(study_file: Path, progress: Progress = silent, *, blind: bool = False) -
     StudyError, DataError, DesignError
         With all faults found at that stage.
     """
-    study = read(Path(study_file))
+    study = read(Path(study_file), all_settings())
     settings = bind_all(study)
     progress("read")
     data, sample = load(study, progress)
@@ -64,13 +64,10 @@ def bind_all(study: Study) -> list[Any]:
     """The settings of every analysis, validated before any data are read; all faults together."""
     bound, faults = [], []
     for index, spec in enumerate(study.analyses):
-        try:
-            module = method(spec.method)
-            settings = bind(module.Settings, spec.settings, study, index)
-            faults += module.faults(study, settings)
-            bound.append(settings)
-        except StudyError as error:
-            faults += error.faults
+        module = method(spec.method)
+        settings = bind(module.Settings, spec.settings, study, index)
+        faults += module.faults(study, settings)
+        bound.append(settings)
     if faults:
         raise StudyError(faults)
     return bound

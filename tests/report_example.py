@@ -90,7 +90,7 @@ def profile(
             "better": "lower" if sign < 0 else "higher",
             "primary": "true" if outcome == "left_to_work" else "false",
         },
-        "se_kind": "influence_person",
+        "se_kind": "influence function, clustered on person",
         "composition": "fixed",
         "level": 0.95,
         "months": months,
@@ -128,10 +128,22 @@ def _month(k: int, effect: float, se: float, without: float, n: int, critical: f
 
 
 def _measure(
-    name: str, estimate: float | None, low: float, high: float | None, status: str = "reached", error: float | None = None
+    name: str,
+    estimate: float | None,
+    low: float,
+    high: float | None,
+    status: str = "reached",
+    error: float | None = None,
 ) -> dict[str, Any]:
     low, high = (low, high) if high is None or low <= high else (high, low)
-    return {"measure": name, "estimate": estimate, "std_error": error, "set_low": low, "set_high": high, "status": status}
+    return {
+        "measure": name,
+        "estimate": estimate,
+        "std_error": error,
+        "set_low": low,
+        "set_high": high,
+        "status": status,
+    }
 
 
 def difference(outcome: str) -> dict[str, Any]:
@@ -218,18 +230,20 @@ BALANCE = [
 ]
 
 
-def _balance(randomised: bool = False) -> dict[str, Any]:
-    text = [_column("variable", "text"), _column("level", "text")]
-    if randomised:
-        columns = text + [_column("mean_treated", "mean"), _column("mean_before", "mean"), _column("smd_before", "stat")]
-        return table("balance", columns, [(*row[:4], row[5] / 9) for row in BALANCE])
-    means = [_column(key, "mean") for key in ("mean_treated", "mean_before", "mean_after")]
-    stats = [_column(key) for key in ("smd_before", "smd_after", "vr_before", "vr_after")]
-    return table("balance", text + means + stats, list(BALANCE))
+def _balance() -> dict[str, Any]:
+    columns = [_column("variable", "text"), _column("level", "text"), _column("measure", "key")]
+    columns += [_column(key, "share") for key in ("mean_treated", "mean_before", "mean_after")]
+    columns += [_column(key) for key in ("smd_before", "smd_after", "vr_before", "vr_after")]
+    columns += [_column("n_treated", "count", 0), _column("n_comparison", "count", 0)]
+    rows = [(*row[:2], "share" if row[1] else "mean", *row[2:], 2140, 1840) for row in BALANCE]
+    return table("balance", columns, rows)
+
+
+SCORES = {"treated": (-3.1, 0.62), "comparison": (-3.9, 0.75), "matched": (-3.14, 0.63)}
 
 
 def _density(middle: float, width: float, grid: list[float]) -> list[float]:
-    return [math.exp(-(((x - middle) / width) ** 2) / 2) / width / math.sqrt(2 * math.pi) for x in grid]
+    return [0.06 * math.exp(-(((x - middle) / width) ** 2) / 2) / width / math.sqrt(2 * math.pi) for x in grid]
 
 
 def _exhibits() -> list[dict[str, Any]]:
@@ -239,23 +253,23 @@ def _exhibits() -> list[dict[str, Any]]:
     later = [0.34 * (1 - math.exp(-k / 14)) for k in MONTHS]
     coefficients = [("age", -0.021, 0.002), ("sex:vrouw", -0.14, 0.04), ("education:midden", 0.38, 0.05)]
     sets = [_column(key, "count", 0) for key in ("elapsed", "n_treated", "n_at_risk", "matched", "outside")]
+    shares = {key: _density(*shape, grid) for key, shape in SCORES.items()}
+    columns = [_column("what", "key"), _column("value", "count", 0)]
+    counts = [("what.starters", 2188), ("what.starters_matched", 2140)]
     return [
         _balance(),
-        chart("love", "interval", names, "smd", "", before=[r[5] for r in BALANCE], after=[r[6] for r in BALANCE]),
-        chart(
-            "overlap", "area", grid, "linear_score", "density",
-            treated=_density(-3.1, 0.62, grid), comparison=_density(-3.9, 0.75, grid), matched=_density(-3.14, 0.63, grid),
-        ),
+        chart("love", "interval", names, "", "", before=[r[5] for r in BALANCE], after=[r[6] for r in BALANCE]),
+        chart("overlap", "area", grid, "score", "share", **shares),
+        table("matching", columns, counts),
         table("risk_sets", sets, risk, hidden=[[23, "outside", "suppressed"]]),
-        table("later_start", [_column("month", "count", 0), _column("share", "share")], list(zip(MONTHS, later, strict=True))),
-        chart("later_start", "line", list(MONTHS), "month", "share", later_start=later),
+        chart("later_start", "line", list(MONTHS), "month", "share", comparison=later),
         table("model", [_column("variable", "text"), _column("coefficient"), _column("std_error")], coefficients),
         _note("estimand_wait", {}),
         _note("matching_method", {"ratio": 1, "caliper": 0.2, "exact": ["elapsed", "quarter"]}),
         _note("bias_corrected", {"covariates": 3}),
         _note("event_outcome_cumulated", {}),
         _note("disclosure_rounding", {"minimum": 10}),
-    ]  # fmt: skip
+    ]
 
 
 def _note(key: str, params: dict[str, Any], severity: str = "info") -> dict[str, Any]:
@@ -298,7 +312,9 @@ def _protocol() -> dict[str, Any]:
         ],
         "covariates": {"numeric": ["age"], "categorical": ["sex", "education"], "missing": "category"},
         "subgroups": [{"name": "sex", "planned": True, "cuts": []}],
-        "analyses": [{"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"], "replace": True}}],
+        "analyses": [
+            {"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"], "replace": True}}
+        ],
         "gate": {"smd_fail": 0.25, "smd_warn": 0.1, "support_min": 0.8, "show_anyway": ""},
         "costs": {},
         "disclosure": {"profile": "municipal", "minimum": 10},
@@ -324,7 +340,11 @@ def example_document() -> dict[str, Any]:
             {"name": "uitkering.csv", "sha256": "cd" * 32, "rows": 31207},
             {"name": "trajecten.csv", "sha256": "ef" * 32, "rows": 5120},
         ],
-        "environment": {"python": "3.11.9", "platform": "Linux x86_64", "packages": {"numpy": "2.4.6", "duckdb": "2.0.0"}},
+        "environment": {
+            "python": "3.11.9",
+            "platform": "Linux x86_64",
+            "packages": {"numpy": "2.4.6", "duckdb": "2.0.0"},
+        },
         "flow": _flow(),
         "gates": [
             {"analysis": "main", "outcome": "left_to_work", "verdict": "pass", "shown_anyway": ""},
@@ -346,7 +366,14 @@ def example_document() -> dict[str, Any]:
                 "share": 0.043,
                 "params": {},
             },
-            {"code": "spell_outside_window", "severity": "info", "table": "benefits", "count": None, "share": None, "params": {}},
+            {
+                "code": "spell_outside_window",
+                "severity": "info",
+                "table": "benefits",
+                "count": None,
+                "share": None,
+                "params": {},
+            },
         ],
         "disclosure": {"profile": "municipal", "minimum": 10, "hidden": 3, "ledger": ["flow treated 7 persons"]},
     }
@@ -416,8 +443,16 @@ def experiment_document() -> dict[str, Any]:
     protocol = document["study"]["protocol"]
     protocol.update(
         data=None,
-        table={"file": "nsw.csv", "unit": "id", "treatment": "treat", "outcomes": {"earnings": ["re78"]}, "period_months": 12},
-        outcomes=[{"name": "earnings", "kind": "flow", "source": "", "better": "higher", "primary": True, "unit": "dollar"}],
+        table={
+            "file": "nsw.csv",
+            "unit": "id",
+            "treatment": "treat",
+            "outcomes": {"earnings": ["re78"]},
+            "period_months": 12,
+        },
+        outcomes=[
+            {"name": "earnings", "kind": "flow", "source": "", "better": "higher", "primary": True, "unit": "dollar"}
+        ],
         subgroups=[],
         analyses=[
             {"id": "experiment", "method": "experiment", "settings": {}},
@@ -442,8 +477,10 @@ def experiment_document() -> dict[str, Any]:
         {"analysis": name, "outcome": "earnings", "verdict": verdict, "shown_anyway": ""}
         for name, verdict in (("experiment", "pass"), ("matched", "warn"))
     ]
-    document["exhibits"] = [_balance(randomised=True) | {"analysis": "experiment"}, _note("experiment_method", {})]
-    document["findings"] = [finding("balance", "pass", 0.05, 0.1, variable="age", level="", smd=0.05) | {"analysis": "experiment"}]
+    document["exhibits"] = [_balance() | {"analysis": "experiment"}, _note("experiment_method", {})]
+    document["findings"] = [
+        finding("balance", "pass", 0.05, 0.1, variable="age", level="", smd=0.05) | {"analysis": "experiment"}
+    ]
     document["inputs"] = document["inputs"][:1]
     document["checks"] = []
     return document
@@ -454,7 +491,9 @@ def _period(analysis: str, variant: str, method: str, identification: str, effec
     found["id"] = "/".join(part for part in (analysis, variant, "earnings") if part)
     found["estimand"] |= {"outcome": "earnings", "kind": "flow", "unit": "dollar", "identification": identification}
     found["labels"] |= {"analysis": analysis, "method": method, "outcome": "earnings", "variant": variant}
-    found["se_kind"] = "hc2" if method == "experiment" else "influence_person"
+    found["se_kind"] = (
+        "HC2, clustered on person" if method == "experiment" else "influence function, clustered on person"
+    )
     found["months"] = [_month(1, effect, se, 4554.8, 185, critical=1.96)]
     found["lock_in"], found["cumulated"] = {"exists": False, "established": False}, []
     found["summary"] = [_measure("long_run", None, 0.0, None, "not_defined")]

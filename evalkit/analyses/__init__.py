@@ -14,3 +14,8 @@ METHODS = {"matching": "evalkit.analyses.matching", "experiment": "evalkit.analy
 def method(name: str) -> Any:
     """The module of a method."""
     return import_module(METHODS[name])
+
+
+def all_settings() -> dict[str, Any]:
+    """The settings model of every method."""
+    return {name: method(name).Settings for name in METHODS}

@@ -17,7 +17,7 @@ from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Chart, Column, Exhibit, Finding, Lost, Note, Series, Table
 from evalkit.gate import balance_findings, follow_up_finding, support_finding
 from evalkit.hashing import mix
-from evalkit.matching.effect import Matched, matched_effect
+from evalkit.matching.effect import Matched, matched_effect, tally
 from evalkit.matching.nearest import Candidates, Pairs, match_nearest
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.support import common_levels
@@ -305,7 +305,7 @@ def _describe(
     gate = sample.study.gate
     entries, design = fitted.entries, fitted.design
     starters = np.unique(pairs.treated)
-    weight = np.bincount(pairs.control, pairs.weight, minlength=len(entries))
+    weight = tally(pairs.control, pairs.weight, len(entries))
     of_starters = np.zeros(len(entries))
     of_starters[starters] = 1.0
     person = entries.person[matched.rows].astype(np.int64)

@@ -22,6 +22,11 @@ ROWS_A_COLUMN = 5
 """Fewer matched comparison rows than this a column of X, and m0 falls back on the first columns (the score)."""
 
 
+def tally(rows: NDArray[np.int64], weight: Array, size: int) -> Array:
+    """Summed weight of each of ``size`` rows."""
+    return np.bincount(rows, weight, minlength=size).astype(float)
+
+
 @dataclass(frozen=True)
 class Matched:
     """Rows that matching uses, renumbered 0..m-1; ``rows`` are their numbers among the candidates."""
@@ -45,7 +50,7 @@ class Matched:
 
     def uses(self) -> Array:
         """K: summed match weight of each row (m,); zero for starters."""
-        return np.bincount(self.control, self.weight, minlength=len(self.rows))
+        return tally(self.control, self.weight, len(self.rows))
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def matched_effect(
         estimate[months] = tau
         counterfactual[months] = outcome[starters].mean(axis=0) - tau
         if n1 < 2:
-            estimate[months] = np.nan
+            estimate[months], counterfactual[months] = np.nan, np.nan
             continue
         psi = np.zeros_like(outcome)
         psi[starters] = (residual[starters] - tau) / np.sqrt(1 - 1 / n1)

@@ -16,7 +16,7 @@ from evalkit.design import Design, factor
 from evalkit.effects import EffectProfile, Estimand
 from evalkit.errors import DataError, Fault
 from evalkit.hashing import hash_ids
-from evalkit.matching.effect import Matched, matched_effect
+from evalkit.matching.effect import Matched, matched_effect, tally
 from evalkit.matching.nearest import Candidates, Pairs, Unit, match_nearest
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.support import common_levels
@@ -155,7 +155,7 @@ def match_frame(
     candidates = Candidates(treated, rows.astype(np.int64), hash_ids(seed, ids[rows]), stratum, model.score)
     pairs = match_nearest(candidates, ratio=ratio, width=caliper, unit=unit)
     matched = Matched.of(pairs)
-    weight = np.bincount(pairs.control, pairs.weight, minlength=len(rows))
+    weight = tally(pairs.control, pairs.weight, len(rows))
     of_treated = np.zeros(len(rows))
     of_treated[np.unique(pairs.treated)] = 1.0
     p_values = paired_p_values(

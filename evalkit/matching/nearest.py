@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from evalkit.errors import DesignError, Fault
 from evalkit.hashing import Hash
@@ -79,7 +80,7 @@ def match_nearest(candidates: Candidates, *, ratio: int, width: float | None, un
         ``design.nobody_matched`` when no treated row has a comparison within the caliper.
     """
     linear = unit.endswith("_linear")
-    score = candidates.score if linear else 1.0 / (1.0 + np.exp(-candidates.score))
+    score = candidates.score if linear else expit(candidates.score)
     if width is None:
         reach = np.inf
     else:

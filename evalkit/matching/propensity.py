@@ -19,8 +19,9 @@ from evalkit.kernels import logit
 Array = NDArray[np.float64]
 
 TOLERANCE = 1e-10  # on the Newton decrement: twice the log-likelihood still to be gained
+SETTLED = 1e-3  # on the change of any row's linear predictor
 MAX_ITERATIONS = 60
-LARGEST = 30.0  # a linear predictor beyond this is a chance of 1e-13: separation
+LARGEST = 30.0  # a coefficient on a scaled column beyond this is a chance of 1e-13: separation
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,18 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
     factors, own_factors = design.parameter_codes()
     arrays = (design.index, shared[0], own[0], factors, own_factors)
     names = design.names
+    reach = np.ones(len(names))
+    numeric = [np.abs(block).max(axis=0, initial=0.0) for block in (shared[0], own[0])]
+    reach[1 : 1 + sum(map(len, numeric))] = np.concatenate(numeric)
     theta = np.zeros(len(names))
     theta[0] = np.log(n_treated / (len(y) - n_treated))
     value, score, information = logit.score_and_information(*arrays, y, theta)
     _refuse_collinear(information, names)
-    for iteration in range(1, MAX_ITERATIONS + 1):
+    for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007  (reported after the loop)
         try:
             step = np.linalg.solve(information, score)
         except np.linalg.LinAlgError:
-            raise DesignError(Fault("design.separation", {"column": _largest(theta, names)})) from None
+            raise _separated(theta, reach, names) from None
         decrement = float(score @ step)
         size = 1.0
         while True:
@@ -74,12 +78,13 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
                 break
             size /= 2
         theta, value, score, information = trial, new_value, new_score, new_information
-        if decrement < TOLERANCE:
+        # under separation the likelihood levels off while the predictor of the separated rows keeps growing by one
+        if decrement < TOLERANCE and np.abs(logit.linear_predictor(*arrays, size * step)).max() < SETTLED:
             break
         if np.abs(theta[1:]).max(initial=0.0) > LARGEST:
-            raise DesignError(Fault("design.separation", {"column": _largest(theta, names)}))
+            raise _separated(step, reach, names)
     else:
-        raise DesignError(Fault("design.separation", {"column": _largest(theta, names)}))
+        raise _separated(step, reach, names)
     linear = logit.linear_predictor(*arrays, theta)
     back = _back_transform(len(names), shared, own)
     vcov = back @ np.linalg.inv(information) @ back.T
@@ -92,8 +97,9 @@ def _centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, A
     for values in (design.numeric, design.own_numeric):
         centre = values.mean(axis=0) if len(values) else np.zeros(values.shape[1])
         scale = values.std(axis=0) if len(values) else np.ones(values.shape[1])
-        scale = np.where(scale > 0, scale, 1.0)
-        out.append((np.ascontiguousarray((values - centre) / scale), centre, scale))
+        varies = scale > 1e-12 * np.abs(centre)  # rounding gives a constant column a tiny spread
+        scale = np.where(varies, scale, 1.0)
+        out.append((np.ascontiguousarray(np.where(varies, (values - centre) / scale, 0.0)), centre, scale))
     return out[0], out[1]
 
 
@@ -121,5 +127,7 @@ def _refuse_collinear(information: Array, names: tuple[str, ...]) -> None:
         work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
 
 
-def _largest(theta: Array, names: tuple[str, ...]) -> str:
-    return names[1 + int(np.abs(theta[1:]).argmax())] if len(names) > 1 else names[0]
+def _separated(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:
+    """The fault that names the column whose term moves the furthest; ``reach``: its largest value in any row."""
+    column = 1 + int(np.abs(step[1:] * reach[1:]).argmax()) if len(names) > 1 else 0
+    return DesignError(Fault("design.separation", {"column": names[column]}))

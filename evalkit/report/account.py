@@ -20,13 +20,14 @@ GLOSSARY = ("point", "interval", "band", "lock_in", "break_even", "comparison", 
 def trust(view: View) -> Section:
     """The gate's verdicts, then every finding with what to do about it."""
     blocks: list[Block] = [Text(view.say("report.trust.reading"))]
+    several = len({gate["analysis"] for gate in view.document.get("gates") or ()}) > 1
     for gate in view.document.get("gates") or ():
-        profile = next((p for p in view.profiles if p["labels"]["analysis"] == gate["analysis"]), None)
-        name = view.term("report.method", profile["labels"]["method"]) if profile else gate["analysis"]
+        name = view.analysis(gate["analysis"])
         outcome = view.word(gate["outcome"]) if gate["outcome"] not in ("", "*") else view.say("report.trust.all")
         kind = "shown" if gate["verdict"] == "fail" and gate["shown_anyway"] else gate["verdict"]
-        several = len({g["analysis"] for g in view.document["gates"]}) > 1
-        title = view.say("report.trust.title_analysis" if several else "report.trust.title", analysis=name, outcome=outcome, verdict=view.say(f"report.verdict.{gate['verdict']}"))
+        key = "report.trust.title_analysis" if several else "report.trust.title"
+        words = {"analysis": name, "outcome": outcome, "verdict": view.say(f"report.verdict.{gate['verdict']}")}
+        title = view.say(key, **words)
         text = view.say(f"report.trust.{kind}", reason=gate["shown_anyway"])
         blocks.append(Callout(title, text, TONES.get(gate["verdict"], "plain")))
     analyses = list(dict.fromkeys(f["analysis"] for f in view.document.get("findings") or ()))
@@ -34,9 +35,12 @@ def trust(view: View) -> Section:
     for analysis in analyses:
         for finding in (f for f in of_analysis(view, analysis) if f["analysis"] == analysis):
             first = view.say(f"report.verdict.{finding['verdict']}")
-            scope = [analysis] if len(analyses) > 1 else []
+            scope = [capital(view.analysis(analysis))] if len(analyses) > 1 else []
             remedy = advice(view, finding) if finding["verdict"] in ("warn", "fail") else ""
-            rows.append((first, *scope, sentence(view, finding), remedy or "–"))
+            found = sentence(view, finding)
+            if finding["scope"] and len(view.profiles) > 1:
+                found = f"{view.word(finding['scope'])}: {inner(found)}"
+            rows.append((first, *scope, found, remedy or "–"))
     if rows:
         names = ["verdict", *(["analysis"] if len(analyses) > 1 else []), "finding", "advice"]
         head = tuple(view.say(f"report.findings.{name}") for name in names)
@@ -109,7 +113,9 @@ def _assumptions(view: View) -> Items:
 
 def _referee(view: View) -> list[Block]:
     blocks: list[Block] = [Heading(view.say("report.referee.title"))]
-    rows = [(view.say(f"report.referee.{name}"), *(_estimand(view, p)[name] for p in view.profiles)) for name in ESTIMAND]
+    rows = [
+        (view.say(f"report.referee.{name}"), *(_estimand(view, p)[name] for p in view.profiles)) for name in ESTIMAND
+    ]
     head = (view.say("report.referee.what"), *(_column(view, profile) for profile in view.profiles))
     blocks.append(Grid(view.say("report.referee.caption"), head, tuple(rows), (False,) * len(head)))
     for kind in dict.fromkeys(p["labels"]["method"] for p in view.profiles):
@@ -123,9 +129,7 @@ def _referee(view: View) -> list[Block]:
 
 
 def _column(view: View, profile: Profile) -> str:
-    variant = profile["labels"].get("variant")
-    name = f"{profile['labels']['analysis']}: {inner(view.outcome_word(profile))}"
-    return f"{name}, {view.term('report.variant', variant)}" if variant else name
+    return f"{capital(view.analysis_name(profile))}: {inner(view.outcome_word(profile))}"
 
 
 def _estimand(view: View, profile: Profile) -> dict[str, str]:
@@ -138,8 +142,10 @@ def _estimand(view: View, profile: Profile) -> dict[str, str]:
         "outcome": view.term("report.kind", e["kind"]),
         "unit": view.unit(e["unit"]),
         "identification": view.term("report.identification", e["identification"]),
-        "restriction": view.term("report.restriction", e["restriction"]) if e["restriction"] else view.say("report.none"),
-        "se_kind": view.term("report.se_kind", profile["se_kind"]),
+        "restriction": view.term("report.restriction", e["restriction"])
+        if e["restriction"]
+        else view.say("report.none"),
+        "se_kind": view.se_kind(profile["se_kind"]),
     }
 
 
@@ -180,7 +186,9 @@ def checks(view: View) -> Section:
         share = view.mean(check["share"], "fraction") if check["share"] is not None else "–"
         say, why, fix = (_check(view, check, part) for part in ("say", "why", "fix"))
         severity = view.term("report.severity", check["severity"])
-        rows.append((severity, view.term("report.table", check["table"]), say, view.count(check["count"]), share, why, fix))
+        rows.append(
+            (severity, view.term("report.table", check["table"]), say, view.count(check["count"]), share, why, fix)
+        )
     head = tuple(view.say(f"report.checks.{name}") for name in names)
     numeric = tuple(name in ("count", "share") for name in names)
     grid = Grid(view.say("report.checks.caption"), head, tuple(rows), numeric)
@@ -190,7 +198,9 @@ def checks(view: View) -> Section:
 def _check(view: View, check: Mapping[str, Any], part: str) -> str:
     """A check's sentence; the code stands in where the catalogue or a parameter is missing."""
     key = f"check.{check['code']}.{part}"
-    params = {"table": check["table"], "count": check["count"], "share": check["share"]} | dict(check.get("params") or {})
+    params = {"table": check["table"], "count": check["count"], "share": check["share"]} | dict(
+        check.get("params") or {}
+    )
     if view.known(key):
         try:
             return view.say(key, **params)
@@ -256,5 +266,7 @@ def disclosure(view: View) -> Section:
 
 def glossary(view: View) -> Section:
     """The words a reader may not know."""
-    items = tuple((view.say(f"report.glossary.{key}.term"), view.say(f"report.glossary.{key}.meaning")) for key in GLOSSARY)
+    items = tuple(
+        (view.say(f"report.glossary.{key}.term"), view.say(f"report.glossary.{key}.meaning")) for key in GLOSSARY
+    )
     return Section("glossary", view.say("report.section.glossary"), (Items(items),))

@@ -7,7 +7,19 @@ from typing import Any
 
 from evalkit.report.blocks import Bar, Bars, Block, Callout, Grid, Items, Section, Text
 from evalkit.report.findings import explained, not_shown
-from evalkit.report.view import FEW_MONTHS, Profile, View, capital, direction, finite, good_months, inner, interval, row_at, status
+from evalkit.report.view import (
+    FEW_MONTHS,
+    Profile,
+    View,
+    capital,
+    direction,
+    finite,
+    good_months,
+    inner,
+    interval,
+    row_at,
+    status,
+)
 
 SMALL = 100
 """Below this number of people in the smaller group the answer says that numbers are small."""
@@ -33,7 +45,12 @@ def answer(view: View) -> Section:
     elif status(profile) != "ok":
         blocks = [not_shown(view, profile)]
     else:
-        blocks = [_paragraph(view, profile), *_reason_to_show(view, profile), *_bars(view, profile), _cautions(view, profile)]
+        blocks = [
+            _paragraph(view, profile),
+            *_reason_to_show(view, profile),
+            *_bars(view, profile),
+            _cautions(view, profile),
+        ]
     blocks += _glance(view)
     return Section("answer", view.say("report.section.answer"), tuple(blocks))
 
@@ -97,6 +114,8 @@ def _ground(view: View, profile: Profile) -> list[str]:
     """Whether there was a lock-in, and whether the lost ground came back."""
     unit, lock_in = profile["estimand"]["unit"], profile["lock_in"]
     measures = {measure["measure"]: measure for measure in profile["summary"]}
+    if not lock_in:
+        return [view.say("report.answer.lock_in.hidden")]
     if not lock_in["exists"]:
         return [view.say("report.answer.lock_in.none")]
     depth, length = measures.get("lock_in_depth"), measures.get("lock_in_months")
@@ -114,7 +133,9 @@ def _ground(view: View, profile: Profile) -> list[str]:
             key = "report.answer.break_even.certain" if certain else "report.answer.break_even.uncertain"
             low = int(even["set_low"]) if finite(even["set_low"]) else 1
             sentences.append(
-                view.say(key, month=int(even["estimate"]), low=low, high=even["set_high"] if certain else "", horizon=horizon)
+                view.say(
+                    key, month=int(even["estimate"]), low=low, high=even["set_high"] if certain else "", horizon=horizon
+                )
             )
         else:
             sentences.append(view.say("report.answer.break_even.not_reached", horizon=horizon))
@@ -126,7 +147,7 @@ def _reason_to_show(view: View, profile: Profile) -> list[Block]:
     if verdict_of(view, profile) != "fail" or not reason:
         return []
     text = view.say("report.answer.shown_anyway.text", reason=reason)
-    items = explained(view, profile["labels"]["analysis"], ("fail",))
+    items = explained(view, profile, ("fail",))
     return [Callout(view.say("report.answer.shown_anyway.title"), text, "fail", items)]
 
 
@@ -164,7 +185,11 @@ def _cautions(view: View, profile: Profile) -> Items:
     items = []
     key = f"report.caution.{estimand['identification']}"
     items.append(view.say(key if view.known(key) else "report.caution.other", **_words(view, profile)))
-    if estimand["versus"] == "wait" and estimand["identification"] != "randomisation" and not view.protocol.get("table"):
+    if (
+        estimand["versus"] == "wait"
+        and estimand["identification"] != "randomisation"
+        and not view.protocol.get("table")
+    ):
         items.append(view.say("report.caution.wait", **_words(view, profile)))
     smaller = [n for n in (row["n_treated"], row["n_comparison"]) if finite(n)]
     if len(smaller) < 2 or min(smaller) < SMALL:
@@ -174,7 +199,7 @@ def _cautions(view: View, profile: Profile) -> Items:
         items.append(view.say("report.caution.varying"))
     if row["month"] != profile["months"][-1]["month"]:
         items.append(view.say("report.caution.months_hidden", month=row["month"], last=profile["months"][-1]["month"]))
-    items += explained(view, profile["labels"]["analysis"], ("warn",), remedies=False)
+    items += explained(view, profile, ("warn",), remedies=False)
     return Items(tuple(("", item) for item in items), view.say("report.caution.label"))
 
 
@@ -183,7 +208,9 @@ def _glance(view: View) -> list[Block]:
     if len(view.profiles) < 2:
         return []
     several = len({view.analysis_name(p) for p in view.profiles}) > 1
-    names = ["outcome"] + (["analysis"] if several else []) + ["moment", "with", "without", "effect", "range", "reading"]
+    names = (
+        ["outcome"] + (["analysis"] if several else []) + ["moment", "with", "without", "effect", "range", "reading"]
+    )
     rows = []
     for profile in view.profiles:
         head = [view.outcome_word(profile)] + ([capital(view.analysis_name(profile))] if several else [])
@@ -197,7 +224,7 @@ def _glance(view: View) -> list[Block]:
 def _glance_cells(view: View, profile: Profile) -> list[str]:
     rows, unit = good_months(profile), profile["estimand"]["unit"]
     if not rows:
-        return ["–"] * 5 + [view.say(f"report.status.{status(profile)}", minimum=view.minimum)]
+        return ["–"] * 5 + [view.say(f"report.status.{status(profile)}")]
     row = rows[-1]
     with_ = row["counterfactual"] + row["estimate"] if finite(row["counterfactual"]) else None
     return [

@@ -17,6 +17,7 @@ from evalkit.report.view import (
     finite,
     good_months,
     inner,
+    is_secondary,
     row_at,
     status,
 )
@@ -95,15 +96,14 @@ def _many(view: View, profile: Profile) -> list[Block]:
 
 def lock_in_months(profile: Profile) -> int:
     """How many months the lock-in of the estimate lasts; 0 when there is none or it is not shown."""
-    if not profile["lock_in"]["exists"]:
+    if not profile["lock_in"] or not profile["lock_in"]["exists"]:
         return 0
     length = next((m["estimate"] for m in profile["summary"] if m["measure"] == "lock_in_months"), None)
-    return int(length) if finite(length) else 0
+    return int(length or 0) if finite(length) else 0
 
 
 def _profile_picture(view: View, profile: Profile) -> Picture:
     unit = profile["estimand"]["unit"]
-    rows = profile["months"]
     better = -1.0 if profile["labels"].get("better") == "lower" else 1.0
     last = good_months(profile)[-1]
     level = view.number(100 * profile["level"])
@@ -131,7 +131,11 @@ def _alt(view: View, profile: Profile) -> str:
     unit, rows = profile["estimand"]["unit"], good_months(profile)
     better = -1 if profile["labels"].get("better") == "lower" else 1
     low, last = min(rows, key=lambda row: better * row["estimate"]), rows[-1]
-    parts = [view.say("report.alt.profile", outcome=inner(view.outcome_word(profile)), first=rows[0]["month"], last=last["month"])]
+    parts = [
+        view.say(
+            "report.alt.profile", outcome=inner(view.outcome_word(profile)), first=rows[0]["month"], last=last["month"]
+        )
+    ]
     if better * low["estimate"] < 0:
         parts.append(view.say("report.alt.lowest", month=low["month"], effect=view.amount(low["estimate"], unit, True)))
     for row in dict.fromkeys(r["month"] for r in (row_at(profile, 12), row_at(profile, 24), last) if r):
@@ -186,7 +190,9 @@ def _levels(view: View, profile: Profile) -> list[Block]:
 
     def scaled(extra: bool) -> tuple[float | None, ...]:
         known = [finite(row["estimate"]) and finite(row["counterfactual"]) for row in rows]
-        values = [row["counterfactual"] + (row["estimate"] if extra else 0.0) if ok else None for row, ok in zip(rows, known, strict=True)]
+        values = []
+        for row, ok in zip(rows, known, strict=True):
+            values.append(row["counterfactual"] + (row["estimate"] if extra else 0.0) if ok else None)
         return tuple(view.scaled(value, unit) for value in values)
 
     instrument = inner(view.word(profile["labels"]["instrument"]))
@@ -212,7 +218,11 @@ def _levels(view: View, profile: Profile) -> list[Block]:
         for row in shown
     )
     grid = Grid(view.say("report.month.caption_levels", **words), head, table, (True,) * 3)
-    return [Picture(figures.lines(tracks, frame, floor=True), " ".join(alt), view.say("report.figure.levels", **words), grid)]
+    return [
+        Picture(
+            figures.lines(tracks, frame, floor=True), " ".join(alt), view.say("report.figure.levels", **words), grid
+        )
+    ]
 
 
 def _running(view: View, profile: Profile) -> list[Block]:
@@ -235,13 +245,20 @@ def _running(view: View, profile: Profile) -> list[Block]:
     frame = axis(view, profile, capital(words["what"]))
     alt = [view.say("report.alt.cumulated", **words)]
     for row in {r["month"]: r for r in rows if r["month"] in (12, 24, rows[-1]["month"])}.values():
-        alt.append(view.say("report.alt.cumulated_month", month=row["month"], effect=view.amount(row["estimate"], unit, True)))
+        alt.append(
+            view.say("report.alt.cumulated_month", month=row["month"], effect=view.amount(row["estimate"], unit, True))
+        )
     head = tuple(view.say(f"report.month.{key}") for key in ("month", "sum", "sum_band"))
     table = tuple(
-        (view.number(r["month"]), view.plain(r["estimate"], unit), view.span(r["band_low"], r["band_high"], unit)) for r in rows
+        (view.number(r["month"]), view.plain(r["estimate"], unit), view.span(r["band_low"], r["band_high"], unit))
+        for r in rows
     )
     grid = Grid(view.say("report.month.caption_sum", **words), head, table, (True,) * 3)
-    return [Picture(figures.lines([track], frame, zero=True), " ".join(alt), view.say("report.figure.cumulated", **words), grid)]
+    return [
+        Picture(
+            figures.lines([track], frame, zero=True), " ".join(alt), view.say("report.figure.cumulated", **words), grid
+        )
+    ]
 
 
 def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
@@ -257,7 +274,9 @@ def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
             rows.append((name, *_few_cells(view, profile, row, moment)))
             if finite(row["estimate"]):
                 params = {"name": labels[-1], "effect": view.amount(row["estimate"], unit, True)}
-                alt.append(view.say("report.alt.interval", **params, range=view.span(row["ci_low"], row["ci_high"], unit)))
+                alt.append(
+                    view.say("report.alt.interval", **params, range=view.span(row["ci_low"], row["ci_high"], unit))
+                )
     names = ("analysis", "moment", "with", "without", "effect", "interval", "n_treated", "n_comparison")
     level = view.number(100 * profiles[0]["level"])
     head = tuple(view.say(f"report.few.{name}", unit=view.unit(unit), level=level) for name in names)
@@ -287,7 +306,8 @@ def _few_cells(view: View, profile: Profile, row: Mapping[str, Any], moment: str
 
 def lock_in(view: View) -> Section | None:
     """Depth, length and repayment of the lock-in, a table an outcome; nothing for profiles of a few months."""
-    profiles = [p for p in view.profiles if len(p["months"]) >= FEW_MONTHS and p["summary"] and status(p) == "ok"]
+    profiles = [p for p in view.profiles if len(p["months"]) >= FEW_MONTHS and p["summary"] and not is_secondary(p)]
+    profiles = [p for p in profiles if status(p) == "ok"]
     if not profiles:
         return None
     blocks: list[Block] = [Text(view.say("report.lock_in.reading"))]
@@ -299,6 +319,8 @@ def lock_in(view: View) -> Section | None:
 
 
 def _lock_in_kind(profile: Profile) -> str:
+    if not profile["lock_in"]:
+        return "hidden"
     if not profile["lock_in"]["exists"]:
         return "none"
     return "established" if profile["lock_in"]["established"] else "estimate_only"
@@ -322,22 +344,27 @@ def _measure(view: View, profile: Profile, measure: Mapping[str, Any]) -> tuple[
     meaning = capital(view.say(key, what=what)) if view.known(key) else ""
     kind = measure["status"]
     estimate, low, high = measure["estimate"], measure["set_low"], measure["set_high"]
-    if kind in ("suppressed", "withheld", "not_estimable", "no_lock_in", "not_defined"):
-        shown = view.say(f"report.measure_status.{kind}")
-        if kind != "no_lock_in" or not finite(low):
-            return label, shown, "–", meaning
-        return label, shown, _month_set(view, low, high, horizon) if name in MONTH_MEASURES else "–", meaning
-    if name in MONTH_MEASURES:
-        value = view.say("report.measure_status.month", month=int(estimate)) if finite(estimate) else ""
-        value = value or view.say("report.measure_status.not_reached", horizon=horizon)
-        return label, value, _month_set(view, low, high, horizon), meaning
-    if name == "lock_in_months":
-        value = view.months(int(estimate)) if finite(estimate) else "–"
-        return label, value, _length_set(view, low, high, horizon), meaning
+    if kind in ("suppressed", "withheld", "not_estimable", "not_defined"):
+        return label, view.say(f"report.measure_status.{kind}"), "–", meaning
     summed = bool(months) or name == "lock_in_volume"
     scale = "months" if summed and unit == "fraction" else unit
-    value = view.amount(estimate, scale, True)
-    return label, value, view.span(low, high, scale) if finite(low) and finite(high) else "–", meaning
+    if name in MONTH_MEASURES:
+        margin = _month_set(view, low, high, horizon)
+    elif name == "lock_in_months":
+        margin = _length_set(view, low, high, horizon)
+    else:
+        margin = view.span(low, high, scale) if finite(low) and finite(high) else "–"
+    if kind == "no_lock_in":
+        value = view.say("report.measure_status.no_lock_in")
+    elif not finite(estimate):
+        value = view.say("report.measure_status.not_reached", horizon=horizon)
+    elif name in MONTH_MEASURES:
+        value = view.say("report.measure_status.month", month=int(estimate))
+    elif name == "lock_in_months":
+        value = view.months(int(estimate))
+    else:
+        value = view.amount(estimate, scale, True)
+    return label, value, margin, meaning
 
 
 def _month_set(view: View, low: Any, high: Any, horizon: int) -> str:

@@ -16,6 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from evalkit.text import number
@@ -26,7 +27,7 @@ CYCLE = (BLUE, ORANGE, GREEN, PURPLE, GREY)
 INK, SOFT, RULE = "#1d2530", "#566170", "#dfe3e8"
 LOSS = "#f0a35e"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9.5,
     "text.color": INK,
@@ -152,7 +153,9 @@ def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str
         axes.axhline(0, color=INK, linewidth=1.1)
         if lock_in:
             inside = [i for i, month in enumerate(track.x) if month <= lock_in and not math.isnan(y[i])]
-            axes.fill_between([track.x[i] for i in inside], [y[i] for i in inside], 0, color=LOSS, alpha=0.6, linewidth=0)
+            axes.fill_between(
+                [track.x[i] for i in inside], [y[i] for i in inside], 0, color=LOSS, alpha=0.6, linewidth=0
+            )
         _months(axes, track.x[-1])
         low, high = axes.get_ylim()
         room = 0.12 * (high - low)
@@ -160,7 +163,9 @@ def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str
         low, high = axes.get_ylim()
         top, bottom = ("better", "worse") if sign > 0 else ("worse", "better")
         for word, at, align in ((top, 0.985, "top"), (bottom, 0.015, "bottom")):
-            axes.text(0.008, at, words[word], transform=axes.transAxes, color=SOFT, fontsize=8.5, va=align, style="italic")
+            axes.text(
+                0.008, at, words[word], transform=axes.transAxes, color=SOFT, fontsize=8.5, va=align, style="italic"
+            )
         if lock_in:
             deep = min(inside, key=lambda i: sign * y[i])
             edge = _floats((track.band_low if sign > 0 else track.band_high) or track.y)[deep]
@@ -170,9 +175,11 @@ def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str
         end = _last(track.x, y)
         axes.plot([track.x[end]], [y[end]], "o", color=BLUE, markersize=5.5, clip_on=False)
         _name_ends(axes, [(words["end"], track.x[end], y[end], BLUE)])
-        handles = [mpl.patches.Patch(color=BLUE, alpha=0.32), mpl.patches.Patch(color=BLUE, alpha=0.13)]
+        handles = [Patch(color=BLUE, alpha=0.32), Patch(color=BLUE, alpha=0.13)]
         shown = [h for h, given in zip(handles, (track.low, track.band_low), strict=True) if given]
-        names = [n for n, given in zip((words["interval"], words["band"]), (track.low, track.band_low), strict=True) if given]
+        names = [
+            n for n, given in zip((words["interval"], words["band"]), (track.low, track.band_low), strict=True) if given
+        ]
         figure.legend(shown, names, loc="outside lower left", ncols=2, frameon=False, fontsize=8.5, labelcolor=SOFT)
 
     return _save(draw)
@@ -249,7 +256,9 @@ def intervals(labels: Sequence[str], values: Sequence[tuple[Any, Any, Any]], axi
     return _save(draw, 1.25 + 0.55 * len(labels))
 
 
-def dots(labels: Sequence[str], series: Sequence[tuple[str, Sequence[Any]]], axis: Axis, limits: Sequence[float]) -> bytes:
+def dots(
+    labels: Sequence[str], series: Sequence[tuple[str, Sequence[Any]]], axis: Axis, limits: Sequence[float]
+) -> bytes:
     """The love plot: a line a variable, a mark a series (hollow for the first), dashed lines at the limits."""
     marks = ((GREY, "o", False), (BLUE, "o", True), (ORANGE, "s", True), (GREEN, "D", True))
 
@@ -273,7 +282,8 @@ def dots(labels: Sequence[str], series: Sequence[tuple[str, Sequence[Any]]], axi
         axes.set_xlabel(axis.x)
         most = max([abs(v) for _, values in series for v in _floats(values) if not math.isnan(v)], default=0.1)
         reach = max(1.15 * most, 1.25 * max(limits, default=0.1))
-        axes.set_xlim(-reach, reach)
+        signed = any(value < 0 for _, values in series for value in _floats(values))
+        axes.set_xlim(-reach if signed else -0.03 * reach, reach)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK)
 
     return _save(draw, 1.35 + 0.27 * len(labels))

@@ -30,10 +30,16 @@ def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
     return sorted(found, key=lambda finding: order.get(finding["verdict"], 4))
 
 
-def explained(view: View, analysis: str, verdicts: Sequence[str], remedies: bool = True) -> tuple[str, ...]:
-    """The findings with these verdicts (the reason for showing apart), each with its remedy when ``remedies`` asks for it."""
+def explained(view: View, profile: Profile, verdicts: Sequence[str], remedies: bool = True) -> tuple[str, ...]:
+    """The findings on a profile with these verdicts, each with its remedy when ``remedies`` asks for it.
+
+    The reason for showing a failed estimate is left out: it stands beside the verdict.
+    """
     lines = []
-    for finding in of_analysis(view, analysis):
+    labels = profile["labels"]
+    for finding in of_analysis(view, labels["analysis"]):
+        if finding["scope"] not in ("", labels["outcome"]):
+            continue
         if finding["verdict"] in verdicts and finding["code"] != "shown_anyway":
             remedy = advice(view, finding) if remedies else ""
             lines.append(f"{sentence(view, finding)} {remedy}".strip())
@@ -43,9 +49,11 @@ def explained(view: View, analysis: str, verdicts: Sequence[str], remedies: bool
 def not_shown(view: View, profile: Profile, brief: bool = False) -> Callout:
     """Why an estimate is not shown and what to do next; ``brief`` refers to where the reasons stand."""
     kind = status(profile)
+    if kind == "withheld" and view.gate(profile)["verdict"] != "fail":  # a run that looks at the design only
+        return Callout(view.say("report.answer.blind.title"), view.say("report.answer.blind.text"), "plain")
     if kind == "withheld" and brief:
         return Callout(view.say("report.answer.withheld.title"), view.say("report.answer.withheld.brief"), "fail")
-    items = explained(view, profile["labels"]["analysis"], ("fail",)) if kind == "withheld" else ()
+    items = explained(view, profile, ("fail",)) if kind == "withheld" else ()
     instrument = inner(view.word(profile["labels"]["instrument"]))
     text = view.say(f"report.answer.{kind}.text", instrument=instrument, minimum=view.minimum)
     return Callout(view.say(f"report.answer.{kind}.title"), text, "fail" if kind == "withheld" else "warn", items)

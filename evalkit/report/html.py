@@ -24,7 +24,11 @@ from evalkit.report.view import View
 def _template() -> Template:
     source = files("evalkit.report").joinpath("page.html.j2").read_text("utf-8")
     environment = Environment(
-        loader=DictLoader({"page": source}), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=DictLoader({"page": source}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     return environment.get_template("page")

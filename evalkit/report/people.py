@@ -17,6 +17,9 @@ LONG = 12
 DATA_ROWS = 40
 """The table under a chart shows at most about this many points."""
 
+DOTS = 30
+"""Named points in one chart at most: the largest; the table has all."""
+
 ALIKE = ("balance", "love", "overlap")
 """Exhibits that show whether the groups look alike; every other one tells who is compared or how."""
 
@@ -82,7 +85,11 @@ def _flow(view: View) -> list[Block]:
         return []
     return [
         Heading(view.say("report.flow.title")),
-        Text(view.say("report.flow.reading" if _entries_differ(steps) else "report.flow.reading_persons", minimum=view.minimum)),
+        Text(
+            view.say(
+                "report.flow.reading" if _entries_differ(steps) else "report.flow.reading_persons", minimum=view.minimum
+            )
+        ),
         Flow(view.say("report.flow.label"), tuple(arms)),
     ]
 
@@ -117,7 +124,7 @@ def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
     for exhibit in exhibits:
         title = view.term("exhibit", exhibit["title"])
         if several:
-            title = view.say("report.people.of_analysis", title=title, analysis=_analysis(view, exhibit["analysis"]))
+            title = view.say("report.people.of_analysis", title=title, analysis=view.analysis(exhibit["analysis"]))
         if (exhibit["analysis"], title) != last:
             blocks.append(Heading(title))
             last = (exhibit["analysis"], title)
@@ -128,33 +135,29 @@ def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
     return blocks
 
 
-def _analysis(view: View, identity: str) -> str:
-    found = next((p for p in view.profiles if p["labels"]["analysis"] == identity), None)
-    return view.term("report.method", found["labels"]["method"]) if found else identity
-
-
 def _table(view: View, exhibit: Exhibit, title: str) -> Block:
-    columns, rows = list(exhibit["columns"]), exhibit["rows"]
-    keys = [column["key"] for column in columns]
-    hidden = {(row, key): status for row, key, status in exhibit.get("hidden") or ()}
+    rows = exhibit["rows"]
+    keys = [column["key"] for column in exhibit["columns"]]
     merge = "variable" in keys and "level" in keys
-    if merge:
-        columns = [column for column in columns if column["key"] != "level"]
+    same = [
+        c for c in exhibit["columns"] if merge and c["role"] == "count" and len({row[c["key"]] for row in rows}) == 1
+    ]
+    gone = {"level", "measure", *(column["key"] for column in same)} if merge else set()
+    columns = [column for column in exhibit["columns"] if column["key"] not in gone]
+    hidden = {(row, key): status for row, key, status in exhibit.get("hidden") or ()}
     cells = []
     for index, row in enumerate(rows):
         line = []
         for column in columns:
-            key = column["key"]
-            if merge and key == "variable":
-                level = row["level"]
-                name = view.word(str(row["variable"]))
-                line.append(f"{name}: {view.level(str(row['variable']), str(level))}" if level else name)
+            if merge and column["key"] == "variable":
+                line.append(view.pair(f"{row['variable']}:{row['level']}" if row["level"] else str(row["variable"])))
             else:
-                line.append(_cell(view, column, row, hidden.get((index, key), "")))
+                line.append(_cell(view, column, row, hidden.get((index, column["key"]), "")))
         cells.append(tuple(line))
     head = tuple(view.term("column", column["label"]) for column in columns)
     numeric = tuple(column["role"] not in ("text", "key") for column in columns)
-    grid = Grid(title, head, tuple(cells), numeric, quiet=True)
+    note = "; ".join(f"{view.term('column', c['label'])}: {_cell(view, c, rows[0], '')}" for c in same)
+    grid = Grid(title, head, tuple(cells), numeric, note, quiet=True)
     if len(cells) <= LONG:
         return grid
     return Fold(view.say("report.people.table", title=inner(title), rows=len(cells)), (grid,))
@@ -172,7 +175,10 @@ def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status:
         return view.pair(str(value))
     if role == "count":
         return view.number(value)
-    if role == "share" or (role == "mean" and row.get("level")):
+    if row.get("measure", "share" if role == "share" or row.get("level") else "mean") == "share" and role in (
+        "share",
+        "mean",
+    ):
         return view.mean(value, "fraction")
     return view.number(value, int(column.get("decimals", 2)))
 
@@ -180,8 +186,8 @@ def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status:
 def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
     mark, x, series = exhibit["mark"], list(exhibit["x"]), exhibit["series"]
     share = exhibit["unit"] == "share"
-    names = [view.term("report.series", line["key"]) for line in series]
-    x_label = view.term("column", exhibit["x_label"])
+    names = [_series(view, exhibit, line["key"]) for line in series]
+    x_label = view.term("column", exhibit["x_label"] or exhibit["title"])
     y_label = view.term("report.chart_unit", exhibit["unit"]) if exhibit["unit"] else ""
     named = any(isinstance(value, str) for value in x)
     words = [view.pair(value) if isinstance(value, str) else str(value) for value in x]
@@ -192,8 +198,13 @@ def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
         png = figures.bars(words, tracks, frame)
     elif named:
         gate = view.protocol.get("gate") or {}
-        limits = [float(gate.get("smd_warn", 0.1)), float(gate.get("smd_fail", 0.25))] if exhibit["x_label"] == "smd" else []
-        png = figures.dots(words, [(name, line["y"]) for name, line in zip(names, series, strict=True)], frame, limits)
+        limits = (
+            [float(gate.get("smd_warn", 0.1)), float(gate.get("smd_fail", 0.25))] if exhibit["id"] == "love" else []
+        )
+        size = [max((abs(line["y"][i]) for line in series if finite(line["y"][i])), default=0.0) for i in range(len(x))]
+        kept = sorted(sorted(range(len(x)), key=lambda i: -size[i])[:DOTS])
+        values = [(name, [line["y"][i] for i in kept]) for name, line in zip(names, series, strict=True)]
+        png = figures.dots([words[i] for i in kept], values, frame, limits)
     elif mark == "area":
         png = figures.areas(tracks, frame)
     elif mark == "bar":
@@ -203,6 +214,11 @@ def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
     grid = _chart_table(view, exhibit, title, names, words if named else [])
     caption = view.say(f"report.chart.{exhibit['id']}") if view.known(f"report.chart.{exhibit['id']}") else title
     return Picture(png, _chart_alt(view, exhibit, title, names, words), caption, grid)
+
+
+def _series(view: View, exhibit: Exhibit, key: str) -> str:
+    own = f"report.series.{exhibit['id']}_{key}"
+    return view.say(own) if view.known(own) else view.term("report.series", key)
 
 
 def _line(line: Mapping[str, Any], name: str, x: Sequence[Any], share: bool) -> figures.Track:
@@ -222,9 +238,10 @@ def _chart_table(view: View, exhibit: Exhibit, title: str, names: Sequence[str],
     rows = []
     for index in range(0, len(x), step):
         whole = finite(x[index]) and float(x[index]).is_integer()
-        first = words[index] if words else view.number(x[index], 0 if whole else 2)
-        rows.append((first, *(_chart_number(view, exhibit, line["y"][index]) for line in exhibit["series"])))
-    head = (view.say("column.variable") if words else view.term("column", exhibit["x_label"]), *names)
+        point = words[index] if words else view.number(x[index], 0 if whole else 2)
+        rows.append((point, *(_chart_number(view, exhibit, line["y"][index]) for line in exhibit["series"])))
+    first = view.say("column.variable") if words else view.term("column", exhibit["x_label"])
+    head = (first, *names)
     note = view.say("report.chart_every", step=step) if step > 1 else ""
     return Grid(title, head, tuple(rows), (not words, *[True] * len(names)), note)
 
@@ -237,9 +254,13 @@ def _chart_alt(view: View, exhibit: Exhibit, title: str, names: Sequence[str], w
         if not known:
             continue
         far = max(known, key=lambda item: abs(item[1]))
-        at = words[far[0]] if isinstance(exhibit["x"][far[0]], str) else view.number(exhibit["x"][far[0]], _decimals(exhibit))
+        at = (
+            words[far[0]]
+            if isinstance(exhibit["x"][far[0]], str)
+            else view.number(exhibit["x"][far[0]], _decimals(exhibit))
+        )
         params = {"name": name, "value": _chart_number(view, exhibit, far[1]), "at": at}
-        if exhibit["unit"] == "share":
+        if exhibit["x_label"] == "month":
             last = known[-1]
             ends = {"value": _chart_number(view, exhibit, last[1]), "at": view.number(exhibit["x"][last[0]])}
             parts.append(view.say("report.alt.chart_last", name=name, **ends))

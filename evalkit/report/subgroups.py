@@ -21,6 +21,7 @@ from evalkit.report.view import (
     status,
 )
 
+
 def subgroups(view: View) -> Section | None:
     """Groups side by side and the differences between them; None without subgroup profiles."""
     profiles = [p for p in view.document["profiles"] if p["labels"].get("subgroup") and not is_contrast(p)]
@@ -36,7 +37,11 @@ def subgroups(view: View) -> Section | None:
         blocks.append(Text(view.say("report.subgroup.planned" if planned else "report.subgroup.unplanned")))
         outcome = members[0]["labels"]["outcome"]
         primary = [p for p in members if p["labels"].get("primary") == "true"]
-        drawn = [p for p in primary or members if p["labels"]["outcome"] == (primary[0]["labels"]["outcome"] if primary else outcome)]
+        drawn = [
+            p
+            for p in primary or members
+            if p["labels"]["outcome"] == (primary[0]["labels"]["outcome"] if primary else outcome)
+        ]
         blocks += _panels(view, [p for p in drawn if status(p) == "ok" and len(p["months"]) >= FEW_MONTHS])
         blocks.append(_group_table(view, members, name))
         contrasts = [p for p in view.document["profiles"] if is_contrast(p) and p["labels"]["analysis"] == analysis]
@@ -86,7 +91,7 @@ def _group_table(view: View, profiles: Sequence[Profile], name: str) -> Grid:
             cells += [view.span(*interval(row), unit), view.say(f"report.reading.{direction(profile, row)}")]
             cells.append(view.count(row["n_treated"]))
         else:
-            reason = view.say(f"report.status.{status(profile)}", minimum=view.minimum)
+            reason = view.say(f"report.status.{status(profile)}")
             cells += ["–", "–", "–", reason, view.count(profile["months"][-1]["n_treated"])]
         rows.append(tuple(cells))
     head = tuple(view.say(f"report.subgroup.{key}") for key in keys)
@@ -95,14 +100,14 @@ def _group_table(view: View, profiles: Sequence[Profile], name: str) -> Grid:
 
 
 def _differences(view: View, contrasts: Sequence[Profile]) -> list[Block]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for profile in contrasts:
         first, _, second = profile["labels"]["subgroup"].partition(" - ")
         names = [view.level(*part.split("=", 1)) if "=" in part else part for part in (first, second)]
         shown, unit = good_months(profile), profile["estimand"]["unit"]
         pair = view.say("report.subgroup.minus", first=names[0], second=inner(names[1]))
         if not shown:
-            reason = view.say(f"report.status.{status(profile)}", minimum=view.minimum)
+            reason = view.say(f"report.status.{status(profile)}")
             rows.append((pair, view.outcome_word(profile), "–", "–", "–", reason))
             continue
         row = shown[-1]
@@ -112,7 +117,10 @@ def _differences(view: View, contrasts: Sequence[Profile]) -> list[Block]:
         rows.append((*cells, view.say("report.subgroup.differs" if apart else "report.subgroup.same")))
     if not rows:
         return []
-    head = tuple(view.say(f"report.subgroup.{key}") for key in ("pair", "outcome", "moment", "difference", "range", "test"))
+    head = tuple(
+        view.say(f"report.subgroup.{key}") for key in ("pair", "outcome", "moment", "difference", "range", "test")
+    )
     note = view.say("report.subgroup.test_note")
-    return [Grid(view.say("report.subgroup.differences"), head, tuple(rows), (False, False, False, True, True, False), note)]
-
+    return [
+        Grid(view.say("report.subgroup.differences"), head, tuple(rows), (False, False, False, True, True, False), note)
+    ]

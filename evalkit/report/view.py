@@ -92,15 +92,28 @@ class View:
                 return f"{self.word(column)}: {self.level(column, level)}"
         return self.word(name)
 
+    def variant(self, name: str) -> str:
+        """A variant of an analysis in words."""
+        return self.term("report.variant", name)
+
+    def se_kind(self, name: str) -> str:
+        """The name of a standard error, ``<kind>, clustered on <level>``, in words."""
+        kind, _, level = name.partition(", clustered on ")
+        key = f"report.se_kind.{kind.lower().replace(' ', '_')}"
+        words = self.say(key) if self.known(key) else kind
+        return self.say("report.se_kind.clustered", kind=words, level=inner(self.word(level))) if level else words
+
     def params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of a finding or a note, study words replaced by their labels."""
         out = dict(params)
         column = str(out.get("variable", ""))
         if isinstance(out.get("level"), str) and out["level"]:
             out["level"] = self.level(column, out["level"])
-        for key in ("variable", "outcome", "instrument", "comparison", "versus", "cluster"):
+        for key in ("variable", "outcome", "instrument", "comparison", "versus", "cluster", "subgroup"):
             if isinstance(out.get(key), str):
                 out[key] = inner(self.pair(out[key]))
+        if isinstance(out.get("convention"), str):
+            out["convention"] = self.term("report.convention", out["convention"])
         for key in ("variables", "outcomes", "exact"):
             if isinstance(out.get(key), list | tuple):
                 out[key] = self.listing(inner(self.pair(str(item))) for item in out[key])
@@ -211,13 +224,20 @@ class View:
         return "benefit" if source == "state:benefit" else "state"
 
     def analysis_name(self, profile: Profile) -> str:
-        """The method in words, with its variant and, when two analyses share it, the id."""
+        """The analysis in words, with its variant."""
         labels = profile["labels"]
-        name = self.term("report.method", labels["method"])
-        if labels.get("variant"):
-            name += f", {self.term('report.variant', labels['variant'])}"
-        twins = {p["labels"]["analysis"] for p in self.profiles if p["labels"]["method"] == labels["method"]}
-        return f"{name} ({labels['analysis']})" if len(twins) > 1 else name
+        name = self.analysis(labels["analysis"])
+        return f"{name}, {self.variant(labels['variant'])}" if labels.get("variant") else name
+
+    def analysis(self, identity: str) -> str:
+        """An analysis by its label, else by its method; twins of one method keep their id."""
+        if identity in self.labels:
+            return inner(str(self.labels[identity]))
+        methods = {p["labels"]["analysis"]: p["labels"]["method"] for p in self.profiles}
+        if identity not in methods:
+            return identity
+        name = self.term("report.method", methods[identity])
+        return f"{name} ({identity})" if list(methods.values()).count(methods[identity]) > 1 else name
 
     def versus(self, profile: Profile) -> str:
         """Who the starters are compared with, as part of a sentence."""
@@ -238,6 +258,11 @@ class View:
             if gate["analysis"] == labels["analysis"] and gate["outcome"] in (labels["outcome"], "", "*"):
                 return gate
         return {"analysis": labels["analysis"], "outcome": labels["outcome"], "verdict": "pass", "shown_anyway": ""}
+
+
+def is_secondary(profile: Profile) -> bool:
+    """Whether a profile answers the same question another way: the other convention, the unadjusted difference."""
+    return profile["labels"].get("variant") in ("start_first", "exit_first", "difference_in_means", "unadjusted")
 
 
 def is_contrast(profile: Profile) -> bool:

@@ -7,6 +7,7 @@ by keyed hash from the starters' days, and must be on benefit on that day: start
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.calendar import NEVER, Days
-from evalkit.design import factor
+from evalkit.design import Factor, cut_factor, factor
 from evalkit.errors import DataError, DesignError, Fault
 from evalkit.hashing import hash_ids, mix, uniform
 from evalkit.register import Register
@@ -120,8 +121,7 @@ def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
             if "missing" in made.levels:
                 usable &= made.codes != made.levels.index("missing")
     numeric, names = fill_missing(numeric, numeric_names)
-    taken = {f.name for f in factors} | set(numeric_names) | {"age"}
-    groups = tuple(factor(s.name, persons[s.name]) for s in study.subgroups if s.name not in taken)
+    groups = group_factors(study, persons, {*covariates.categorical, "age"})
     cluster, level = np.arange(len(ids)), "person"
     if study.treatment.cluster != "person":
         level = study.treatment.cluster
@@ -130,6 +130,16 @@ def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
         ids, hash_ids(study.seed, ids), cluster, level, numeric, tuple(names), factors, birth, groups
     )
     return people, usable
+
+
+def group_factors(study: Study, columns: Mapping[str, Any], known: Container[str]) -> tuple[Factor, ...]:
+    """Subgroups that are not ``known`` otherwise, as factors: numeric columns cut, others by value."""
+    numeric = {s.name for s in study.subgroups if s.cuts} | set(study.covariates.numeric)
+    groups = []
+    for name, cuts in ((s.name, s.cuts) for s in study.subgroups if s.name not in known):
+        values = columns[name]
+        groups.append(cut_factor(name, values.astype(float), cuts) if name in numeric else factor(name, values))
+    return tuple(groups)
 
 
 def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArray[np.float64], list[str]]:

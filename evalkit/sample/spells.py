@@ -39,8 +39,9 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Spells(Intervals):
-    """Benefit spells (S). ``own_start``: day on which the instrument first starts in the spell (NEVER if it does not);
-    ``own_elapsed``: elapsed month of that day (NO_ELAPSED if none). ``earlier``: earlier spells of the person."""
+    """Benefit spells (S). ``own_start``: day on which the person first starts the instrument in the spell (NEVER if he
+    does not), also where spells overlap and the start belongs to the other one; ``own_elapsed``: elapsed month of
+    that day (NO_ELAPSED if none). ``earlier``: earlier spells of the person."""
 
     reason: NDArray[np.int32]
     reasons: tuple[str, ...]
@@ -51,7 +52,8 @@ class Spells(Intervals):
 
 @dataclass(frozen=True)
 class Starts:
-    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none), first in that spell."""
+    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none; the latest of overlapping
+    ones), and whether it is the first in the days of that spell."""
 
     person: NDArray[np.int64]
     day: Days
@@ -65,11 +67,14 @@ def intervals(person: NDArray[np.integer], start: Days, end: Days) -> Intervals:
     return Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
 
 
+def _key(person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:
+    """One number that sorts by person, then day; days are far fewer than ten million, also before 1970."""
+    return person * 10**7 + day + 10**6
+
+
 def spell_holding(spells: Intervals, person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:
     """The latest-starting spell of the person that holds the day, -1 if none."""
-    base = np.int64(10**7)  # days are far smaller, also before 1970
-    offset = np.int64(10**6)
-    at = np.searchsorted(spells.person * base + spells.start + offset, person * base + day + offset, side="right") - 1
+    at = np.searchsorted(_key(spells.person, spells.start), _key(person, day), side="right") - 1
     result = np.full(len(person), -1, np.int64)
     open_rows = np.flatnonzero(at >= 0)
     while len(open_rows):
@@ -98,13 +103,13 @@ def attach_starts(
     by_day = np.lexsort((start_day, start_person))
     start_person, start_day = start_person[by_day], start_day[by_day]
     holding = spell_holding(base, start_person, start_day)
-    inside = np.flatnonzero(holding >= 0)
-    spell, position = np.unique(holding[inside], return_index=True)  # starts are in order of day within person
+    at = np.searchsorted(_key(start_person, start_day), _key(base.person, base.start))  # first start not before it
+    near = np.flatnonzero(at < len(start_day))
+    has = np.zeros(len(base.start), bool)
+    has[near] = (start_person[at[near]] == base.person[near]) & (start_day[at[near]] <= base.end[near])
     own_start = np.full(len(base.start), NEVER)
-    own_start[spell] = start_day[inside[position]]
-    first = np.zeros(len(holding), bool)
-    first[inside[position]] = True
-    has = own_start < NEVER
+    own_start[has] = start_day[at[has]]
+    first = (holding >= 0) & (at[holding] == np.arange(len(holding)))
     own_elapsed = np.full(len(base.start), NO_ELAPSED)
     own_elapsed[has] = calendar.whole_months(base.start[has], own_start[has])
     begins = np.searchsorted(base.person, base.person, side="left")

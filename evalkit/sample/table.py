@@ -7,7 +7,7 @@ import numpy as np
 from evalkit.design import factor
 from evalkit.hashing import hash_ids
 from evalkit.register import Table
-from evalkit.sample.build import fill_missing
+from evalkit.sample.build import fill_missing, group_factors
 from evalkit.sample.flow import Tally
 from evalkit.sample.outcomes import TableOutcomes
 from evalkit.sample.types import NO_START, Entries, People, Sample
@@ -55,8 +55,7 @@ def from_table(study: Study, table: Table) -> Sample:
         left[rows[kept]] = True
         flow += list(tally.rows())
     numeric, labels = fill_missing(raw, names)
-    taken = {*names, *study.covariates.categorical}
-    groups = tuple(factor(s.name, columns[s.name]) for s in study.subgroups if s.name not in taken)
+    groups = group_factors(study, columns, study.covariates.categorical)
     cluster, level = np.arange(n), "person"
     if study.treatment.cluster != "person":
         level = study.treatment.cluster

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import calendar
-from evalkit.design import Design, Factor, factor, integer_factor
+from evalkit.design import Design, Factor, cut_factor, integer_factor
 from evalkit.hashing import Hash
 from evalkit.study import Study
 
@@ -36,7 +36,8 @@ class People:
     """One row a person (P), sorted by id.
 
     ``key``: keyed hash. ``cluster``: the level at which starting was decided. ``numeric``/``factors``: covariates known
-    before every time zero; ``birth_year`` (NaN unknown) makes age, which moves with time zero.
+    before every time zero; ``birth_year`` (NaN unknown) makes age, which moves with time zero. ``groups``: subgroups
+    that are no factor among the covariates.
     """
 
     ids: NDArray[np.object_]
@@ -83,8 +84,8 @@ class Outcomes(Protocol):
 class Sample:
     """Risk sets, outcomes and the flow of people; what every method starts from.
 
-    ``entries`` are stored by elapsed month and within a month by (person, spell, time zero). They are compact: covariates
-    stand once a person, outcome paths are worked out for the entries a method asks for.
+    ``entries`` are stored by elapsed month and within a month by (person, spell, time zero). They are compact:
+    covariates stand once a person, outcome paths are worked out for the entries a method asks for.
 
     Attributes
     ----------
@@ -132,7 +133,7 @@ class Sample:
     def design(self, entries: Entries, *, time: bool = True) -> Design:
         """Covariates of entries; ``time`` adds dummies for elapsed month and calendar quarter where they vary."""
         own = self.ages(entries)[:, None] if self.age else np.empty((len(entries), 0))
-        names = ("age",) if self.age else ()
+        names: tuple[str, ...] = ("age",) if self.age else ()
         if self.age and np.isnan(own).any():
             unknown = np.isnan(own)
             own = np.column_stack([np.where(unknown, np.nanmean(own), own), unknown.astype(float)])
@@ -149,28 +150,8 @@ class Sample:
         )
 
     def group(self, name: str, cuts: tuple[float, ...], entries: Entries) -> Factor:
-        """Subgroup of entries: a categorical column, or a numeric one (age at time zero) cut at ``cuts``."""
-        if name == "age":
-            values = self.ages(entries)
-        else:
-            for known in self.people.groups + self.people.factors:
-                if known.name == name:
-                    return Factor(name, known.levels, known.codes[entries.person])
-            values = self.people.numeric[entries.person, self.people.numeric_names.index(name)]
-        edges = sorted(cuts)
-        labels = _cut_labels(edges)
-        codes = np.searchsorted(edges, values, side="right")
-        named = np.array(labels, dtype=object)[codes]
-        made = factor(name, named)
-        order = [made.levels.index(label) for label in labels if label in made.levels]
-        rank = np.empty(len(order), np.int32)
-        rank[order] = np.arange(len(order), dtype=np.int32)
-        return Factor(name, tuple(made.levels[i] for i in order), rank[made.codes])
-
-
-def _cut_labels(edges: list[float]) -> list[str]:
-    if not edges:
-        return ["all"]
-    text = [f"{edge:g}" for edge in edges]
-    between = [f"{low} - <{high}" for low, high in zip(text[:-1], text[1:], strict=True)]
-    return [f"<{text[0]}", *between, f">={text[-1]}"]
+        """Subgroup of entries: a column of people, or with registers age at time zero cut at ``cuts``."""
+        if name == "age" and self.source == "register":
+            return cut_factor(name, self.ages(entries), cuts)
+        known = {f.name: f for f in self.people.factors + self.people.groups}[name]
+        return Factor(name, known.levels, known.codes[entries.person])

@@ -26,13 +26,15 @@ _AT_LINE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 _TWICE = ("Cannot overwrite", "Cannot declare", "Cannot mutate", "Duplicate inline table key")
 
 
-def read(path: str | Path) -> Study:
+def read(path: str | Path, methods: Mapping[str, type[BaseModel]] | None = None) -> Study:
     """Read a study file.
 
     Parameters
     ----------
     path:
         The file, or the folder in which ``study.toml`` lies.
+    methods:
+        The settings model of each method, so that faults in settings are reported with all the others.
 
     Raises
     ------
@@ -52,11 +54,15 @@ def read(path: str | Path) -> Study:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise StudyError(Fault("study.not_utf8", {"file": path.name}, _place(path, line))) from None
-    return parse(text, path)
+    return parse(text, path, methods)
 
 
-def parse(text: str, path: str | Path = FILE_NAME) -> Study:
+def parse(
+    text: str, path: str | Path = FILE_NAME, methods: Mapping[str, type[BaseModel]] | None = None
+) -> Study:
     """Read a study from its text; ``path`` says where it (would) lie, for messages and for its data files.
+
+    ``methods`` as in :func:`read`.
 
     Raises
     ------
@@ -73,6 +79,7 @@ def parse(text: str, path: str | Path = FILE_NAME) -> Study:
         found += issues(error, Protocol, raw, path.name)
     faulty = {issue.path for issue in found}
     found += [issue for issue in contradictions(Parts(raw, found), path.name) if issue.path not in faulty]
+    found += _settings(raw, methods or {})
     if found:
         raise StudyError(_faults(found, text, path))
     checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
@@ -98,12 +105,31 @@ def bind(model: type[Model], settings: Mapping[str, Any], study: Study, analysis
         With all faults of these settings, each with its line.
     """
     raw = frozen(dict(settings))
+    found = _own(model, raw, analysis_index)
+    if found:
+        raise StudyError(_faults(found, study.text, study.path))
+    return model.model_validate(raw, extra="forbid")
+
+
+def _own(model: type[BaseModel], raw: Any, index: int) -> list[Issue]:
+    """Faults in the settings of one analysis."""
     try:
-        return model.model_validate(raw, extra="forbid")
+        model.model_validate(raw, extra="forbid")
     except ValidationError as error:
         found = issues(error, model, raw, "[[analysis]]")
-        inside = [Issue(("analysis", analysis_index, *issue.path), issue.code, issue.params) for issue in found]
-        raise StudyError(_faults(inside, study.text, study.path)) from None
+        return [Issue(("analysis", index, *issue.path), issue.code, issue.params) for issue in found]
+    return []
+
+
+def _settings(raw: Mapping[str, Any], methods: Mapping[str, type[BaseModel]]) -> list[Issue]:
+    """Faults in the settings of every analysis whose method is known."""
+    analyses = raw.get("analysis")
+    found: list[Issue] = []
+    for index, item in enumerate(analyses if isinstance(analyses, tuple) else ()):
+        name = item.get("method") if isinstance(item, dict) else None
+        if isinstance(name, str) and name in methods:
+            found += _own(methods[name], item["settings"], index)
+    return found
 
 
 def template(lang: str) -> str:
