@@ -1,8 +1,8 @@
 """Do the groups look alike before the start: standardised differences, variance ratios, effective sample size.
 
 Conventions (ATT): the denominator is always the standard deviation of the treated in the unadjusted sample, n - 1 for
-numbers and sqrt(p (1 - p)) for shares; weighted variances use sum w (x - mean)^2 / (1 - sum w^2) with weights summing to
-one (as MatchIt and cobalt do). Shares are standardised too, as MatchIt does; cobalt shows them raw.
+numbers and sqrt(p (1 - p)) for shares; weighted variances use sum w (x - mean)^2 / (1 - sum w^2) with weights that add
+up to one (as MatchIt and cobalt do). Shares are standardised too, as MatchIt does; cobalt shows them raw.
 """
 
 from __future__ import annotations

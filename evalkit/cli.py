@@ -92,7 +92,7 @@ console = _Console()
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
-Language = Annotated[Lang | None, typer.Option("--lang", help="Language of messages; default from EVALKIT_LANG or LANG.")]
+Language = Annotated[Lang | None, typer.Option("--lang", help="Language of messages (else EVALKIT_LANG or LANG).")]
 StudyFile = Annotated[Path, typer.Argument(help="The study file, or the folder that holds study.toml.")]
 
 
@@ -202,7 +202,9 @@ def simulate(
     folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     persons: Annotated[int, typer.Option(min=500, help="How many persons.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same files.")] = 1,
-    variant: Annotated[Variant, typer.Option(help="demo: with effects; null: no effect at all; small: a pilot.")] = Variant.demo,
+    variant: Annotated[
+        Variant, typer.Option(help="demo: with effects; null: no effect at all; small: a pilot.")
+    ] = Variant.demo,
     quiet: Quiet = False,
     lang: Language = None,
 ) -> None:

@@ -65,7 +65,7 @@ class _Gate:
         return min(1.0, to_base(part) / whole) if whole else None
 
     def exposed(self, low: float, high: float, cells: int) -> bool:
-        """Whether ``cells`` hidden counts whose sum lies in [low, high] are left fewer than BASE possible values each."""
+        """Whether ``cells`` hidden counts that add up to [low, high] are left fewer than BASE possible values each."""
         bottom, top = 0 if self.zeros else 1, self.minimum - 1
         least, most = max(bottom, low - top * (cells - 1)), min(top, high - bottom * (cells - 1))
         return most - least + 1 < min(BASE, top - bottom + 1)
@@ -204,7 +204,7 @@ def _levels_small(row: Json, gate: _Gate) -> bool:
 
 
 def _unsafe_months(profiles: Iterable[Json], gate: _Gate) -> dict[str, set[int]]:
-    """Months in which a randomised comparison of shares, its twin or a contrast of it, would give a small count back."""
+    """Months in which a randomised comparison of shares (or a twin, or a contrast of it) gives a small count back."""
     families: dict[tuple[str, ...], set[int]] = {}
     own: dict[str, tuple[str, ...]] = {}
     contrasts: dict[str, tuple[str, str]] = {}
@@ -342,10 +342,11 @@ def _second(
     if "variable" not in columns:
         return more
     for key in sorted({key for _, key in hidden if columns[key]["role"] == "share"}):
+        below = columns[key]["support"]
         part = {
-            i: round(row[key] * row[columns[key]["support"]])
+            i: round(row[key] * row[below])
             for i, row in enumerate(raw)
-            if _is_number(row[key]) and row.get("measure", "share") == "share"
+            if _is_number(row[key]) and _is_number(row.get(below)) and row.get("measure", "share") == "share"
         }
         for variable in dict.fromkeys(str(raw[i]["variable"]) for i in part):
             rows = [i for i in part if str(raw[i]["variable"]) == variable]
@@ -360,7 +361,7 @@ def _second(
 def _siblings(
     table: Json, raw: list[Json], columns: Mapping[str, Json], hidden: set[tuple[int, str]], gate: _Gate
 ) -> set[tuple[int, str]]:
-    """Columns with the same ``parent`` add up to it: one more part goes where parent and parts give a hidden one back."""
+    """Columns with the same ``parent`` add up to it: one more part goes where the rest gives a hidden one back."""
     more: set[tuple[int, str]] = set()
     parents = {c["parent"] for c in columns.values() if c["role"] == "count" and c["parent"] in columns}
     for parent in sorted(parents):
@@ -408,12 +409,11 @@ def _chart(chart: Json, gate: _Gate, gone: Collection[str]) -> None:
         elif chart["mark"] == "area" and any(small):  # an empty bin shown as such says that a hidden one is not empty
             small = [hide or n == 0 for hide, n in zip(small, support, strict=True)]
         whole = _whole(chart, line, support)
+        if chart["unit"] == "share" and chart["mark"] != "area" and whole:  # nor those who are not in the share
+            rest = [v is not None and gate.small(whole - round(v * whole)) for v in line["y"]]
+            small = [a or b for a, b in zip(small, rest, strict=True)]
         for key in ("y", "low", "high"):
             line[key] = [_point(v, hide, whole) for v, hide in zip(line[key], small, strict=False)]
-        if chart["unit"] == "share" and chart["mark"] != "area" and whole:  # those who are not in the share
-            rest = [v is not None and gate.small(whole - round(v * whole)) for v in line["y"]]
-            line["y"] = [None if hide else v for v, hide in zip(line["y"], rest, strict=True)]
-            small = [a or b for a, b in zip(small, rest, strict=True)]
         for _ in filter(None, small):
             gate.hide(chart["id"])
         line["support"] = []

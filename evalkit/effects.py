@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -86,10 +87,10 @@ class Influence:
         object.__setattr__(self, "ids", ids)
         object.__setattr__(self, "values", values)
 
-    @property
+    @cached_property
     def vcov(self) -> Array:
-        """Covariance (K, K)."""
-        return np.asarray(self.factor * (self.values.T @ self.values))
+        """Covariance (K, K); worked out once, since every month's standard error and every band asks for it."""
+        return frozen(self.factor * (self.values.T @ self.values))
 
     def linear(self, weights: Array) -> Influence:
         """Influence of ``weights @ estimate``; weights (M, K)."""
@@ -103,9 +104,12 @@ class Influence:
         return Influence(ids, values, level, self.factor)
 
     def aligned(self, ids: NDArray[Any]) -> Array:
-        """Rows in the order of ``ids``, scaled so that plain sums of products are covariances; absent = 0."""
+        """Rows in the order of ``ids`` (sorted), scaled so that plain sums of products are covariances; absent = 0."""
+        place = np.searchsorted(ids, self.ids)
+        if (place == len(ids)).any() or (ids[place] != self.ids).any():
+            raise ValueError("influence: align on sorted ids that hold every cluster")
         rows = np.zeros((len(ids), self.values.shape[1]))
-        rows[np.searchsorted(ids, self.ids)] = np.sqrt(self.factor) * self.values
+        rows[place] = np.sqrt(self.factor) * self.values
         return rows
 
 
@@ -203,7 +207,8 @@ class EffectProfile:
             object.__setattr__(self, name, frozen(getattr(self, name), np.int64))
         size = self.month.shape
         if not self.status:
-            object.__setattr__(self, "status", tuple("ok" if np.isfinite(e) else "not_estimable" for e in self.estimate))
+            status = np.where(np.isfinite(self.estimate), "ok", "not_estimable")
+            object.__setattr__(self, "status", tuple(status.tolist()))
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray) and value.shape != size:
@@ -331,16 +336,22 @@ def joint_vcov(profiles: Sequence[EffectProfile]) -> Array:
     Clusters are aligned by id, absent ones count zero. Profiles whose uncertainty is no influence function, or whose
     levels differ, are refused: summing covariances as if independent would be wrong for the same people.
     """
-    parts = [profile.uncertainty for profile in profiles]
-    for profile, part in zip(profiles, parts, strict=True):
-        if not isinstance(part, Influence):
-            raise UsageError(Fault("effects.no_influence", {"profile": profile.id}))
-    known = [part for part in parts if isinstance(part, Influence)]
-    if len({part.level for part in known}) > 1:
-        raise UsageError(Fault("effects.levels_differ", {"levels": ", ".join(sorted({p.level for p in known}))}))
-    ids = np.unique(np.concatenate([part.ids for part in known]))
-    rows = np.concatenate([part.aligned(ids) for part in known], axis=1)
+    parts = _joinable(profiles)
+    ids = np.unique(np.concatenate([part.ids for part in parts]))
+    rows = np.concatenate([part.aligned(ids) for part in parts], axis=1)
     return np.asarray(rows.T @ rows)
+
+
+def _joinable(profiles: Sequence[EffectProfile]) -> list[Influence]:
+    """The influence functions of profiles, refused when one has none or when their cluster levels differ."""
+    parts: list[Influence] = []
+    for profile in profiles:
+        if not isinstance(profile.uncertainty, Influence):
+            raise UsageError(Fault("effects.no_influence", {"profile": profile.id}))
+        parts.append(profile.uncertainty)
+    if len({part.level for part in parts}) > 1:
+        raise UsageError(Fault("effects.levels_differ", {"levels": ", ".join(sorted({p.level for p in parts}))}))
+    return parts
 
 
 def contrast(
@@ -360,8 +371,7 @@ def contrast(
     if not len(month):
         raise UsageError(Fault("effects.no_common_month", {"first": first.id, "second": second.id}))
     picks = [np.searchsorted(p.month, month) for p in (first, second)]
-    joint_vcov((first, second))  # refuses what cannot be joined
-    parts = [p.uncertainty for p in (first, second) if isinstance(p.uncertainty, Influence)]
+    parts = _joinable((first, second))
     ids = np.unique(np.concatenate([part.ids for part in parts]))
     values = parts[0].aligned(ids)[:, picks[0]] - parts[1].aligned(ids)[:, picks[1]]
     kind = "difference_between_answers" if unlike else "contrast"

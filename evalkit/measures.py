@@ -103,9 +103,9 @@ def _path_measures(
     exists = length > 0
     lock_in = LockIn(exists, bool(exists and (high[:length] < 0).any()))
 
-    def bounds(worst: float | None, best: float | None) -> tuple[float | None, float | None]:
-        """Bounds on the outcome's own scale, lower one first."""
-        return (worst, best) if sign > 0 or worst is None or best is None else (-best, -worst)
+    def bounds(worst: float, best: float) -> tuple[float, float]:
+        """Bounds on the outcome's own scale, lower one first (and no minus zero)."""
+        return (worst, best) if sign > 0 else (0.0 - best, 0.0 - worst)
 
     depth_set = bounds(
         float(low[:possible].min()) if possible else 0.0, float(high[:certain].min()) if certain else 0.0
@@ -131,14 +131,15 @@ def _path_measures(
         ]
         return rows, lock_in
     over = length == horizon
+    ended = "not_reached" if over else "reached"
     crossing = None if over else float(length + 1)
     after = np.flatnonzero(running >= 0)
     even = float(after[0] + 1) if len(after) else None
     rows = [
         Measure("lock_in_depth", sign * float(f[:length].min()), None, *depth_set, "reached"),
-        Measure("lock_in_months", float(length), None, *length_set, "not_reached" if over else "reached"),
-        Measure("lock_in_volume", sign * float(f[:length].sum()), None, *volume_set, "not_reached" if over else "reached"),
-        Measure("crossing_month", crossing, None, *crossing_set, "not_reached" if crossing is None else "reached"),
+        Measure("lock_in_months", float(length), None, *length_set, ended),
+        Measure("lock_in_volume", sign * float(f[:length].sum()), None, *volume_set, ended),
+        Measure("crossing_month", crossing, None, *crossing_set, ended),
         Measure("break_even_month", even, None, *even_set, "not_reached" if even is None else "reached"),
     ]
     return rows, lock_in

@@ -42,6 +42,9 @@ SUMMARY_COLUMNS = (
     "analysis", "outcome", "subgroup", "measure", "estimate", "std_error", "set_low", "set_high", "status",
 )  # fmt: skip
 
+SECONDARY = ("start_first", "exit_first", "difference_in_means", "contrast", "difference_between_answers")
+"""Variants that the summary table, which has no column for them, leaves out."""
+
 Json = dict[str, Any]
 
 
@@ -77,7 +80,7 @@ class Results:
         """The summary table: one row a profile and measure."""
         rows = []
         for profile in self.document["profiles"]:
-            if profile["labels"].get("variant") in ("start_first", "exit_first", "difference_in_means", "contrast"):
+            if profile["labels"].get("variant") in SECONDARY:
                 continue
             shared = {key: profile["labels"].get(key, "") for key in SUMMARY_COLUMNS[:3]}
             rows += [{key: (shared | measure)[key] for key in SUMMARY_COLUMNS} for measure in profile["summary"]]
@@ -122,7 +125,7 @@ def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
         return "'" + value
     return value
 
@@ -172,7 +175,9 @@ def assemble(
         "profiles": [_profile(profile, study.seed) for analysis in analyses for profile in analysis.profiles],
         "exhibits": [_exhibit(exhibit, analysis.id) for analysis in analyses for exhibit in analysis.exhibits],
         "findings": [
-            {"analysis": analysis.id} | _plain(_fields(finding)) for analysis in analyses for finding in analysis.findings
+            {"analysis": analysis.id} | _plain(_fields(finding))
+            for analysis in analyses
+            for finding in analysis.findings
         ],
         "checks": [_plain(_fields(check)) for check in checks],
         "disclosure": {

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,7 +294,7 @@ def test_caliper_units():
 
 
 def test_probability_scale_measures_probabilities():
-    """From a chance of 0.5, 0.4 is nearer than 0.65; on the linear scale as well; but from 0.9 the scales differ."""
+    """From 0.90, 0.96 is nearer than 0.83 as a chance and further as a log odds."""
     logit = np.log(np.array([0.9, 0.83, 0.96]) / (1 - np.array([0.9, 0.83, 0.96])))
     c = Candidates(
         np.array([True, False, False]), np.arange(3), np.arange(3, dtype=np.uint64), np.zeros(3, np.int64), logit
@@ -320,6 +321,15 @@ def test_nobody_within_reach_is_a_fault(stratum):
     with pytest.raises(DesignError) as caught:
         match_nearest(c, ratio=1, width=0.2, unit="sd_linear")
     assert caught.value.faults[0].code == "design.nobody_matched"
+
+
+def test_scores_must_be_finite():
+    """A score that is no number compares with nothing; the search would run out of its stratum."""
+    c = problem(RNG(1))
+    score = c.score.copy()
+    score[0] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        match_nearest(replace(c, score=score), ratio=1, width=None, unit="raw")
 
 
 def test_no_comparison_rows_at_all():

@@ -260,7 +260,7 @@ def test_open_sets_are_worded() -> None:
     measures["lock_in_months"].update(estimate=36.0, set_low=9.0, set_high=None, status="not_reached")
     text = Page(render(document, "nl")).text
     assert "niet binnen 36 maanden later dan maand 36 of nooit" in text
-    assert "9 maanden of langer, mogelijk langer dan 36 maanden" in text
+    assert "9 tot meer dan 36 maanden" in text
     assert "Binnen 36 maanden is de achterstand niet ingehaald." in text
 
 

@@ -343,7 +343,8 @@ def _describe(
         exhibits += [_risk_sets(entries, starters), chart, Note("estimand_wait")]
         exhibits.append(Note("within_month", {"convention": sample.convention}))
     exhibits.append(_method_note(sample, settings))
-    exhibits.append(Note("bias_corrected", {"covariates": len(design.names) - 1}))
+    used_columns = _regressors(sample, fitted, matched.rows[:1]).shape[1] - 1
+    exhibits.append(Note("bias_corrected", {"covariates": used_columns}))
     return tuple(exhibits), tuple(findings)
 
 

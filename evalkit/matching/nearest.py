@@ -79,6 +79,8 @@ def match_nearest(candidates: Candidates, *, ratio: int, width: float | None, un
     DesignError
         ``design.nobody_matched`` when no treated row has a comparison within the caliper.
     """
+    if not np.isfinite(candidates.score).all():
+        raise ValueError("match_nearest: scores must be finite")
     linear = unit.endswith("_linear")
     score = candidates.score if linear else expit(candidates.score)
     if width is None:
@@ -86,7 +88,7 @@ def match_nearest(candidates: Candidates, *, ratio: int, width: float | None, un
     else:
         reach = width * within_stratum_sd(candidates, score) if unit.startswith("sd") else width
     treated = np.flatnonzero(candidates.treated)
-    pool = np.flatnonzero(~candidates.treated & np.isfinite(score))
+    pool = np.flatnonzero(~candidates.treated)
     order = pool[np.lexsort((candidates.key[pool], score[pool], candidates.stratum[pool]))]
     cells = candidates.stratum[order]
     first = np.searchsorted(cells, candidates.stratum[treated], side="left")

@@ -7,7 +7,7 @@ from typing import Any
 
 from evalkit.report import people
 from evalkit.report.blocks import Block, Callout, Code, Fold, Grid, Heading, Items, Section, Text, Tone
-from evalkit.report.findings import advice, of_analysis, sentence
+from evalkit.report.findings import advice, check_sentence, of_analysis, sentence
 from evalkit.report.view import Profile, View, capital, inner
 
 TONES: Mapping[str, Tone] = {"pass": "good", "warn": "warn", "fail": "fail"}
@@ -184,7 +184,7 @@ def checks(view: View) -> Section:
     rows = []
     for check in sorted(found, key=lambda c: order.get(c["severity"], 3)):
         share = view.mean(check["share"], "fraction") if check["share"] is not None else "–"
-        say, why, fix = (_check(view, check, part) for part in ("say", "why", "fix"))
+        say, why, fix = (check_sentence(view, check, part) for part in ("say", "why", "fix"))
         severity = view.term("report.severity", check["severity"])
         rows.append(
             (severity, view.term("report.table", check["table"]), say, view.count(check["count"]), share, why, fix)
@@ -193,20 +193,6 @@ def checks(view: View) -> Section:
     numeric = tuple(name in ("count", "share") for name in names)
     grid = Grid(view.say("report.checks.caption"), head, tuple(rows), numeric)
     return Section("checks", view.say("report.section.checks"), (Text(view.say("report.checks.reading")), grid))
-
-
-def _check(view: View, check: Mapping[str, Any], part: str) -> str:
-    """A check's sentence; the code stands in where the catalogue or a parameter is missing."""
-    key = f"check.{check['code']}.{part}"
-    params = {"table": check["table"], "count": check["count"], "share": check["share"]} | dict(
-        check.get("params") or {}
-    )
-    if view.known(key):
-        try:
-            return view.say(key, **params)
-        except KeyError:
-            pass
-    return str(check["code"]).replace("_", " ") if part == "say" else "–"
 
 
 def reproduce(view: View) -> Section:

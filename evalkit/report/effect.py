@@ -53,9 +53,10 @@ def _all_few(view: View) -> bool:
 
 
 def _title(view: View, profile: Profile, few: bool = False) -> str:
-    several = len({view.analysis_name(p) for p in view.profiles}) > 1
+    """The outcome, and the analysis where that tells profiles apart."""
     outcome = view.outcome_word(profile)
-    if few or not several:
+    single = len({p["labels"]["analysis"] for p in view.profiles}) == 1
+    if few or (single and not profile["labels"].get("variant")):
         return outcome
     return view.say("report.effect.title", outcome=outcome, analysis=view.analysis_name(profile))
 

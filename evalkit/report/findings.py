@@ -23,6 +23,19 @@ def advice(view: View, finding: Mapping[str, Any]) -> str:
     return view.say(key, **_params(view, finding)) if view.known(key) else ""
 
 
+def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
+    """A check's sentence; the code stands in where the catalogue or a parameter is missing."""
+    key = f"check.{check['code']}.{part}"
+    params = {"count": check["count"], "share": check["share"], "table": check["table"]} | dict(check["params"])
+    params["table"] = inner(view.term("report.table", params["table"]))
+    if view.known(key):
+        try:
+            return view.say(key, **params)
+        except KeyError:
+            pass
+    return str(check["code"]).replace("_", " ") if part == "say" else "–"
+
+
 def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
     """The findings of one analysis, the worst first."""
     order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}

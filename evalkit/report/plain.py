@@ -32,7 +32,8 @@ def _effects(view: View, profile: Mapping[str, Any]) -> list[str]:
     out = []
     for row in chosen:
         if row["estimate"] is None:
-            return [view.say("cli.plain.effect_hidden", outcome=outcome, status=view.say(f"report.status.{row['status']}"))]
+            status = view.say(f"report.status.{row['status']}")
+            return [view.say("cli.plain.effect_hidden", outcome=outcome, status=status)]
         params = {
             "outcome": outcome,
             "month": row["month"],
@@ -71,11 +72,10 @@ def design_text(document: Mapping[str, Any], lang: str) -> str:
     view = View(document, lang)
     lines = [view.say("cli.plain.heading_checks")]
     for check in document["checks"]:
-        count = view.count(check["count"])
-        key = f"check.{check['code']}.say"
-        words = {k: v for k, v in check["params"].items()} | {"count": count, "table": check["table"]}
-        sentence = f": {view.say(key, **words)}" if _fits(view, key, words) else f": {count}"
-        lines.append(f"  {view.say('cli.severity.' + check['severity'])} {check['code']} ({check['table']}){sentence}")
+        severity = view.say(f"cli.severity.{check['severity']}")
+        table = view.term("report.table", check["table"])
+        sentence = findings.check_sentence(view, check, "say")
+        lines.append(f"  {severity}, {inner(table)}: {sentence} [{check['code']}]")
     if not document["checks"]:
         lines.append("  " + view.say("cli.plain.none"))
     lines += ["", view.say("cli.plain.heading_flow")]
@@ -84,23 +84,13 @@ def design_text(document: Mapping[str, Any], lang: str) -> str:
         words = {
             "arm": view.say(f"cli.arm.{row['arm']}"),
             "persons": view.count(row["persons"]),
-            "entries": view.count(row["entries"]),
+            "entries": "–" if row["entries"] is None else view.count(row["entries"]),
             "reason": inner(view.say(f"flow.{row['reason']}")),
         }
         lines.append(mark + view.say("cli.plain.flow", **words))
     lines += ["", view.say("cli.plain.heading_findings")]
-    lines += [
-        f"  {view.say('cli.verdict.' + f['verdict'])}: {findings.sentence(view, f)}" for f in document["findings"]
-    ]
+    found = [f"  {view.say('cli.verdict.' + f['verdict'])}: {findings.sentence(view, f)}" for f in document["findings"]]
+    lines += dict.fromkeys(found)
     lines += ["", view.say("cli.plain.heading_gate"), *("  " + line for line in _gates(view))]
     return "\n".join(lines)
 
-
-def _fits(view: View, key: str, words: Mapping[str, Any]) -> bool:
-    if not view.known(key):
-        return False
-    try:
-        view.say(key, **words)
-    except (KeyError, ValueError):
-        return False
-    return True

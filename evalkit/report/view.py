@@ -224,10 +224,13 @@ class View:
         return "benefit" if source == "state:benefit" else "state"
 
     def analysis_name(self, profile: Profile) -> str:
-        """The analysis in words, with its variant."""
+        """The analysis in words, with its variant; the variant alone where there is one analysis."""
         labels = profile["labels"]
-        name = self.analysis(labels["analysis"])
-        return f"{name}, {self.variant(labels['variant'])}" if labels.get("variant") else name
+        name, variant = self.analysis(labels["analysis"]), labels.get("variant")
+        if not variant:
+            return name
+        single = len({p["labels"]["analysis"] for p in self.profiles}) == 1
+        return self.variant(variant) if single else f"{name}, {self.variant(variant)}"
 
     def analysis(self, identity: str) -> str:
         """An analysis by its label, else by its method; twins of one method keep their id."""
