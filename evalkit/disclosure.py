@@ -23,6 +23,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 BASE = 5
+TINY = 1e-9
 SUPPRESSED = "suppressed"
 _EFFECT_KEYS = ("estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high", "counterfactual")
 _COUNT_PARAMS = ("matched", "starters", "persons", "entries", "first", "last")
@@ -59,7 +60,8 @@ class _Gate:
         if support is None:
             return None
         part = round(value * support)
-        if self.small(part) or self.small(support - part):
+        nearly = (part == 0 and value > TINY) or (part == support and value < 1 - TINY)  # support is not always its own
+        if nearly or self.small(part) or self.small(support - part):
             return None
         whole = to_base(support)
         return min(1.0, to_base(part) / whole) if whole else None
@@ -108,11 +110,11 @@ def protect(document: Mapping[str, Any]) -> Json:
             _coefficients(exhibit, gate, gone)
         elif exhibit["type"] == "note":
             exhibit["params"] = _rounded_params(exhibit["params"])
-            if exhibit["key"] == "later_start":
-                exhibit["params"]["share"] = _last_shown(safe["exhibits"], exhibit)
     by_person = safe["study"]["protocol"].get("treatment", {}).get("cluster", "person") == "person"
     for finding in safe["findings"]:
         _finding(finding, gate, names.get(finding["analysis"], set()), by_person)
+        if finding["code"] == "later_start":  # the sentence tells no more than the chart
+            finding["value"] = finding["params"]["share"] = _last_of(safe["exhibits"], finding)
     rules["hidden"] = sum(gate.hidden.values())
     rules["ledger"] = [f"{where}: {count}" for where, count in sorted(gate.hidden.items())]
     return safe
@@ -442,10 +444,12 @@ def _point(value: float | None, hide: bool, whole: float) -> float | None:
     return round(value, 3)
 
 
-def _last_shown(exhibits: Iterable[Json], note: Json) -> float | None:
-    """The share of later starters as the chart shows it, so that the sentence tells no more."""
+def _last_of(exhibits: Iterable[Json], finding: Json) -> float | None:
+    """The last point of the chart of the same name and analysis, None where it is hidden."""
     for exhibit in exhibits:
-        if exhibit["type"] == "chart" and exhibit["id"] == "later_start" and exhibit["analysis"] == note["analysis"]:
+        if (exhibit["type"], exhibit["analysis"]) != ("chart", finding["analysis"]):
+            continue
+        if exhibit["id"] == finding["code"]:
             last: float | None = exhibit["series"][0]["y"][-1]
             return last
     return None

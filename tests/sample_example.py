@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from pathlib import Path
 
 import pandas as pd
@@ -100,14 +99,12 @@ def protocol(
     return study.parse(text, Path("study.toml"))
 
 
-def day(text: str | None) -> dt.date | None:
-    """An ISO date; None stays."""
-    return dt.date.fromisoformat(text) if text else None
-
-
 def frames(persons, benefits, episodes, jobs=None):
-    """Frames from short rows: (id, sex, birth, distance, team), (id, start, end, reason), (id, type, start, end, referral)
-    and (id, start, end)."""
+    """Frames from short rows.
+
+    Rows are (id, sex, birth, distance, team), (id, start, end, reason), (id, type, start, end, referral) and
+    (id, start, end).
+    """
     made = {
         "persons": pd.DataFrame(persons, columns=["person", "sex", "birth_year", "distance", "team"]),
         "benefits": pd.DataFrame(benefits, columns=["person", "start", "end", "reason"]),

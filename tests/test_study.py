@@ -275,10 +275,10 @@ def test_bind_gives_the_methods_settings():
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("ratio = 1 ", "ration = 1 ", [("study.unknown_key", "ration")]),
-        ("ratio = 1 ", "ratio = 0 ", [("study.out_of_range.at_least", "ratio")]),
-        ("ratio = 1 ", 'ratio = "1" ', [("study.wrong_type.integer", "ratio")]),
-        ("ratio = 1 ", "ratio = 9 ", [("study.not_ascending", "[[analysis]]")]),
+        ("ratio = 3 ", "ration = 1 ", [("study.unknown_key", "ration")]),
+        ("ratio = 3 ", "ratio = 0 ", [("study.out_of_range.at_least", "ratio")]),
+        ("ratio = 3 ", 'ratio = "1" ', [("study.wrong_type.integer", "ratio")]),
+        ("ratio = 3 ", "ratio = 9 ", [("study.not_ascending", "[[analysis]]")]),
         ("width = 0.2", "widht = 0.2", [("study.missing_key", "caliper"), ("study.unknown_key", "caliper")]),
         ('["elapsed", "quarter"]', '["elapsed", 2]', [("study.wrong_type.text", "exact")]),
         ("replace = true", "replace = 1", [("study.wrong_type.boolean", "replace")]),

@@ -1,4 +1,4 @@
-"""Two analysis-ready files from the data of the package causaldata: the experiment, and the same trainees beside others.
+"""Two files ready for analysis from the package causaldata: the experiment, and the same trainees beside others.
 
 ``experiment.csv``: the National Supported Work experiment, the men of Dehejia and Wahba (1999): drawn in and drawn out.
 ``observational.csv``: those drawn in beside the comparison group that LaLonde (1986) took from the Current Population

@@ -78,24 +78,24 @@ def plain_difference() -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """The estimates as text."""
-    lines = [f"{'Effect on earnings in 1978, dollars':43}{'effect':>8}{'s.e.':>7}{'95% interval':>19}{'persons':>16}  gate"]
+    head = "Effect on earnings in 1978, dollars"
+    lines = [f"{head:43}{'effect':>8}{'s.e.':>7}{'95% interval':>19}{'persons':>16}  gate"]
     for row in rows:
         if row["estimate"] is None:
             lines.append(f"{row['name']:43}{'withheld: see the report':>50}  {row['verdict']}")
             continue
         interval = f"{row['ci_low']:,.0f} to {row['ci_high']:,.0f}"
         people = f"{row['n_treated']:,} / {row['n_comparison']:,}"
-        lines.append(
-            f"{row['name']:43}{row['estimate']:>8,.0f}{row['std_error']:>7,.0f}{interval:>19}{people:>16}  {row['verdict']}"
-        )
+        numbers = f"{row['estimate']:>8,.0f}{row['std_error']:>7,.0f}{interval:>19}{people:>16}"
+        lines.append(f"{row['name']:43}{numbers}  {row['verdict']}".rstrip())
     return "\n".join(lines)
 
 
 CLOSING = """
 The first line is the benchmark: a lottery decided who took part, so it needs no assumption about who joins. It is the
 sample of Dehejia and Wahba (1999, Journal of the American Statistical Association 94: 1053-1062), 185 and 260 men.
-The survey as it stands gives the opposite sign. Matching on what was known beforehand brings the answer back to the
-benchmark, with more uncertainty than the lottery had."""
+The survey as it stands gives the opposite sign. Matching on what was known beforehand comes back to the neighbourhood
+of the benchmark, with more uncertainty than the lottery had."""
 
 
 if __name__ == "__main__":

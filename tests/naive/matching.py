@@ -1,7 +1,6 @@
 """Matching written out: a loop over starters, a loop over everyone else, a loop over months."""
 
 import numpy as np
-
 from naive.keyed import mix
 
 

@@ -5,7 +5,6 @@ import math
 from dataclasses import dataclass, field
 
 from dateutil.relativedelta import relativedelta
-
 from naive.keyed import hash_id, mix, uniform
 
 DAY = dt.timedelta(days=1)
@@ -37,12 +36,10 @@ def after(day, months):
 
 
 def whole_months(start, day):
-    """Count up, or down, until the next month would begin after the day."""
-    m = 0
+    """Count from well below until the next month would begin after the day."""
+    m = 12 * (day.year - start.year - 1)
     while after(start, m + 1) <= day:
         m += 1
-    while after(start, m) > day:
-        m -= 1
     return m
 
 

@@ -140,16 +140,16 @@ def main() -> None:
         found |= {"memory": used.ru_maxrss / 1024, "processor": used.ru_utime + used.ru_stime}  # kilobytes on Linux
         print(json.dumps(found))
         return
-    print("Seconds by stage, of the whole process by the clock and of its processor time; report in Dutch and English.\n")
+    print("Seconds by stage, and of the whole process: by the clock and of the processor. Report in two languages.\n")
     print(table(chosen.sizes))
     if not chosen.no_special:
         found = child("estimate", Path("."), 40_000)
         seconds = found["seconds"]
         print(
-            f"\n40,000 persons, {found['months']} start months, horizon 36, {found['outcomes']} outcomes, in memory: "
-            f"register {seconds['register']:.2f} s, sample {seconds['sample']:.2f} s ({found['starters']:,} starters and "
-            f"{found['comparison']:,} comparison entries), matching {seconds['matching']:.2f} s; "
-            f"peak {found['memory']:,.0f} MiB."
+            f"\n40,000 persons, {found['months']} start months, horizon 36, {found['outcomes']} outcomes, in memory "
+            f"({found['starters']:,} starters, {found['comparison']:,} comparison entries): "
+            + ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items())
+            + f"; peak {found['memory']:,.0f} MiB."
         )
 
 
