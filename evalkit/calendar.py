@@ -30,14 +30,27 @@ def to_days(dates: ArrayLike) -> Days:
     return np.where(np.isnat(array), NEVER, days)
 
 
+_FIRST, _LAST = -25_567, 84_006  # 1900 to 2199: looked up; other days are worked out
+_MONTH_OF_DAY = np.arange(_FIRST, _LAST).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+_FIRST_MONTH = int(_MONTH_OF_DAY[0])
+_MONTH_DATES = np.arange(_FIRST_MONTH, _MONTH_OF_DAY[-1] + 1).astype("datetime64[M]").astype("datetime64[D]")
+_START_OF_MONTH = _MONTH_DATES.astype(np.int64)
+
+
 def month_number(days: ArrayLike) -> NDArray[np.int64]:
     """Calendar month as months since January 1970."""
-    return np.asarray(days, np.int64).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    day = np.asarray(days, np.int64)
+    if day.size and day.min() >= _FIRST and day.max() < _LAST:
+        return np.asarray(_MONTH_OF_DAY[day - _FIRST])
+    return day.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
 
 
 def month_start(months: ArrayLike) -> Days:
     """First day of a calendar month counted since January 1970."""
-    return np.asarray(months, np.int64).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    month = np.asarray(months, np.int64) - _FIRST_MONTH
+    if month.size and month.min() >= 0 and month.max() < len(_START_OF_MONTH):
+        return np.asarray(_START_OF_MONTH[month])
+    return (month + _FIRST_MONTH).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
 
 
 def year(days: ArrayLike) -> NDArray[np.int64]:
@@ -61,7 +74,7 @@ def add_months(days: ArrayLike, months: ArrayLike) -> Days:
 
 
 def whole_months(start: ArrayLike, day: ArrayLike) -> NDArray[np.int64]:
-    """The largest m with ``start + m months <= day``: the elapsed month that holds ``day``. Broadcasts; may be negative."""
+    """The largest m (may be negative) with ``start + m months <= day``: the elapsed month of ``day``. Broadcasts."""
     first, last = np.broadcast_arrays(np.asarray(start, np.int64), np.asarray(day, np.int64))
     months = month_number(last) - month_number(first)
     return months - (add_months(first, months) > last)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import os
 import sys
@@ -124,7 +126,7 @@ def demo(
 ) -> None:
     """Simulate a municipality, run its study and write the report: the whole line in one command."""
     _setup(quiet, as_json, lang)
-    study = _simulate(folder, persons, seed, Variant.demo)
+    study = _simulate(folder, persons, seed, Variant.demo, again=True)
     _finish(_run(study), folder / "results")
 
 
@@ -138,11 +140,11 @@ def init(
     """Set up a study folder: a commented study file, and sample data to replace with your own."""
     _setup(quiet, False, lang)
     if empty:
-        from evalkit.results import write_files
+        from evalkit.files import write_files
         from evalkit.study import FILE_NAME, template
 
         _refuse_existing(folder / FILE_NAME)
-        write_files(folder, {FILE_NAME: template(console.lang)})
+        write_files(folder, {FILE_NAME: template(console.lang).encode()})
     else:
         _simulate(folder, 2_000, 1, Variant.demo)
     console.say("init_done", folder=str(folder))
@@ -218,24 +220,36 @@ def _refuse_existing(path: Path) -> None:
         raise UsageError(Fault("cli.exists", {"path": str(path)}))
 
 
-def _simulate(folder: Path, persons: int, seed: int, variant: Variant, with_truth: bool = False) -> Path:
-    """Files of a simulated municipality with a study file; the study file's path."""
+def _simulate(
+    folder: Path, persons: int, seed: int, variant: Variant, *, with_truth: bool = False, again: bool = False
+) -> Path:
+    """Files of a simulated municipality with a study file; the study file's path.
+
+    Nothing is overwritten: with ``again`` files may exist if they hold just what would be written.
+    """
+    import tempfile
+
     from evalkit import simulate as simulator
+    from evalkit.files import write_files
     from evalkit.study import FILE_NAME, template
 
+    if not again:
+        for path in (folder / FILE_NAME, folder / "data"):
+            _refuse_existing(path)
     console.progress("simulate", persons=persons)
     municipality = {"demo": simulator.DEMO, "small": simulator.SMALL, "null": simulator.NULL}[variant.value]
     tables = simulator.draw(municipality, persons, seed)
     true = simulator.truth(municipality) if with_truth else None
-    path = folder / FILE_NAME
-    text = template(console.lang)
-    if path.exists() and path.read_text("utf-8") != text:
-        raise UsageError(Fault("cli.exists", {"path": str(path)}))
-    simulator.write(folder / "data", tables, truth=true)
-    from evalkit.results import write_files
-
-    write_files(folder, {FILE_NAME: text})
-    return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".simulating-", dir=folder) as aside:
+        simulator.write(Path(aside), tables, truth=true)
+        made = {Path("data") / path.name: path.read_bytes() for path in sorted(Path(aside).iterdir())}
+    made[Path(FILE_NAME)] = template(console.lang).encode()
+    for name, content in made.items():
+        if (folder / name).exists() and (folder / name).read_bytes() != content:
+            raise UsageError(Fault("cli.exists", {"path": str(folder / name)}))
+    write_files(folder, {str(name): content for name, content in made.items()})
+    return folder / FILE_NAME
 
 
 def _run(study: Path, blind: bool = False) -> Outcome:
@@ -273,16 +287,33 @@ def _fail(error: EvalkitError) -> int:
     return error.exit_code
 
 
+_ASCII = {"−": "-", "–": "-", "█": "#", "·": ".", "“": '"', "”": '"', "…": "..."}
+
+
+def _plain_characters(error: UnicodeError) -> tuple[str, int]:
+    """Characters that a terminal or pipe cannot take, in plain ones: a minus stays a minus."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_ASCII.get(c, "?") for c in error.object[error.start : error.end]), error.end
+
+
 def main() -> None:
     """Run the command line; every error ends in one of the documented exit codes.
 
     0 done, 1 our fault, 2 usage or study file, 3 data, 4 design not supported by the data, 5 disclosure.
     An unexpected error names its kind and place only, because its text could hold a value from the data.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: faster, and sums do not depend on the machine
+    codecs.register_error("evalkit", _plain_characters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="evalkit")
     try:
         app()
     except EvalkitError as error:
         sys.exit(_fail(error))
+    except BrokenPipeError:  # whoever read our output stopped reading
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -24,6 +24,8 @@ from typing import Any
 
 BASE = 5
 TINY = 1e-9
+VALUES = 3
+"""A hidden count must leave a reader who adds and subtracts this many values at least."""
 SUPPRESSED = "suppressed"
 _EFFECT_KEYS = ("estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high", "counterfactual")
 _COUNT_PARAMS = ("matched", "starters", "persons", "entries", "first", "last")
@@ -40,8 +42,9 @@ class _Gate:
         self.zeros = profile in ("cbs", "strict")
         self.hidden: dict[str, int] = {}
 
-    def small(self, count: float) -> bool:
-        return (0 < count < self.minimum) or (self.zeros and count == 0)
+    def small(self, count: float | None) -> bool:
+        """Whether a count is too small to show; one that is not known may be."""
+        return count is None or (0 < count < self.minimum) or (self.zeros and count == 0)
 
     def hide(self, where: str) -> None:
         self.hidden[where] = self.hidden.get(where, 0) + 1
@@ -67,10 +70,10 @@ class _Gate:
         return min(1.0, to_base(part) / whole) if whole else None
 
     def exposed(self, low: float, high: float, cells: int) -> bool:
-        """Whether ``cells`` hidden counts that add up to [low, high] are left fewer than BASE possible values each."""
+        """Whether ``cells`` hidden counts that add up to [low, high] are left one or two possible values each."""
         bottom, top = 0 if self.zeros else 1, self.minimum - 1
         least, most = max(bottom, low - top * (cells - 1)), min(top, high - bottom * (cells - 1))
-        return most - least + 1 < min(BASE, top - bottom + 1)
+        return most - least + 1 < min(VALUES, top - bottom + 1)
 
     def around(self, count: float) -> tuple[float, float]:
         """The counts that a shown count may stand for."""
@@ -136,30 +139,40 @@ def _is_number(value: Any) -> bool:
 
 
 def _flow(rows: list[Json], gate: _Gate) -> None:
-    """One arm's steps. Out rows and the last row add up to the first: one more goes where that gives a count back."""
+    """One arm's steps. Out rows and the last row add up to the first: others go where that gives a small one back."""
     raw = [(row["persons"], row["entries"]) for row in rows]
     for row in rows:
         row["persons"] = gate.count(row["persons"], "flow")
         row["entries"] = None if row["persons"] is None else gate.count(row["entries"], "flow")
     parts = [i for i, row in enumerate(rows) if row["kind"] != "start" and raw[i][0] is not None]
-    hidden = [i for i in parts if rows[i]["persons"] is None]
-    if not hidden or rows[0]["persons"] is None:
-        return
+    small = [i for i in parts if rows[i]["persons"] is None]
+    while small and rows[0]["persons"] is not None and gate.exposed(*_rest(rows, raw, parts, small, gate), len(small)):
+        shown = [i for i in parts if rows[i]["kind"] == "out" and rows[i]["persons"]]
+        other = min(shown, key=lambda i: (raw[i][0], i), default=0)
+        rows[other]["persons"] = rows[other]["entries"] = None
+        gate.hide("flow")
+
+
+def _rest(
+    rows: list[Json], raw: list[tuple[Any, Any]], parts: list[int], small: list[int], gate: _Gate
+) -> tuple[float, float]:
+    """What the small steps may add up to for a reader of the others, who knows which steps were hidden along."""
     low, high = 0.0, math.inf
     for measure, name in enumerate(("persons", "entries")):
         if rows[0][name] is None:
             continue
-        ranges = [gate.around(raw[i][measure]) for i in parts if rows[i][name] is not None]
         first = gate.around(raw[0][measure])
+        others = [i for i in parts if i not in small]
+        ranges = [
+            (0 if rows[i]["persons"] == 0 else gate.minimum, math.inf)
+            if rows[i][name] is None
+            else gate.around(raw[i][measure])
+            for i in others
+        ]
         if name == "persons":
             low = first[0] - sum(r[1] for r in ranges)
         high = min(high, first[1] - sum(r[0] for r in ranges))  # entries are at least as many as persons
-    if not gate.exposed(low, high, len(hidden)):
-        return
-    shown = [i for i in parts if rows[i]["kind"] == "out" and (rows[i]["persons"] or 0) >= gate.minimum]
-    other = min(shown, key=lambda i: (raw[i][0], i), default=0)
-    rows[other]["persons"] = rows[other]["entries"] = None
-    gate.hide("flow")
+    return low, high
 
 
 def _check(check: Json, gate: _Gate) -> None:
@@ -323,14 +336,14 @@ def _cell(value: float, column: Json, row: Json, share: bool, gate: _Gate) -> fl
     """One number of a table as it may be shown."""
     role, below = column["role"], column["support"]
     if role == "count":
-        if below and (row[below] is None or gate.small(row[below])):
+        if below and gate.small(row[below]):
             return None
         return to_base(value) if not gate.small(value) else None
     if role not in ("share", "mean", "stat") or not below:
         return round(value, 2)
     if role == "share" and share:
         return _rounded(gate.share(value, row[below]), 3)
-    return None if row[below] is None or gate.small(row[below]) else round(value, 2)
+    return None if gate.small(row[below]) else round(value, 2)
 
 
 def _second(
@@ -371,7 +384,7 @@ def _siblings(
         for i, row in enumerate(raw):
             gone = [key for key in parts if (i, key) in hidden]
             left = [key for key in parts if (i, key) not in hidden and row[key]]
-            if not gone or not left or (i, parent) in hidden:
+            if not gone or not left or (i, parent) in hidden or row[parent] is None:
                 continue
             whole, ranges = gate.around(row[parent]), [gate.around(row[key]) for key in left]
             low, high = whole[0] - sum(r[1] for r in ranges), whole[1] - sum(r[0] for r in ranges)
@@ -441,7 +454,7 @@ def _point(value: float | None, hide: bool, whole: float) -> float | None:
         return None
     if whole:
         return round(min(1.0, to_base(value * whole) / (to_base(whole) or BASE)), 3)
-    return round(value, 3)
+    return round(value, 2)
 
 
 def _last_of(exhibits: Iterable[Json], finding: Json) -> float | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from evalkit.errors import Fault, UsageError
 
@@ -296,7 +296,7 @@ class EffectProfile:
 
 
 def _pointwise(df: float, level: float) -> float:
-    return float(stats.t.ppf(0.5 + level / 2, df) if np.isfinite(df) else stats.norm.ppf(0.5 + level / 2))
+    return float(special.stdtrit(df, 0.5 + level / 2) if np.isfinite(df) else special.ndtri(0.5 + level / 2))
 
 
 def band_of(
@@ -311,7 +311,7 @@ def band_of(
         scale = std_error[used]
         correlation = vcov[np.ix_(used, used)] / np.outer(scale, scale)
         roots, vectors = np.linalg.eigh((correlation + correlation.T) / 2)
-        half = vectors * np.sqrt(np.clip(roots, 0.0, None))
+        half = (vectors * np.sqrt(np.clip(roots, 0.0, None))) @ vectors.T  # symmetric: a vector's sign is arbitrary
         largest = np.abs(rng.standard_normal((draws, used.sum())) @ half.T).max(axis=1)
         if np.isfinite(df):
             largest = largest / np.sqrt(rng.chisquare(df, draws) / df)
@@ -404,4 +404,5 @@ def subgroup_contrasts(profiles: Sequence[EffectProfile]) -> tuple[EffectProfile
         if level and isinstance(profile.uncertainty, Influence):
             key = (profile.labels["analysis"], profile.labels["outcome"], profile.labels.get("variant", ""), name)
             families.setdefault(key, []).append(profile)
-    return tuple(contrast(other, members[0]) for members in families.values() for other in members[1:])
+    same = [name for name in _COMPARABLE if name != "restriction"]  # one level may lose starters to the caliper
+    return tuple(contrast(other, members[0], same=same) for members in families.values() for other in members[1:])

@@ -81,7 +81,9 @@ class Chart:
             for name in ("y", "low", "high", "support"):
                 values = getattr(line, name)
                 if values and len(values) != len(self.x):
-                    raise ValueError(f"chart {self.id}: {line.key}.{name} has {len(values)} values on {len(self.x)} points")
+                    raise ValueError(
+                        f"chart {self.id}: {line.key}.{name} has {len(values)} values on {len(self.x)} points"
+                    )
 
 
 @dataclass(frozen=True)

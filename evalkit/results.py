@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
@@ -25,6 +24,7 @@ import evalkit
 from evalkit.disclosure import protect
 from evalkit.effects import EffectProfile
 from evalkit.exhibits import Analysis, Chart, Exhibit, Note, Table
+from evalkit.files import write_files
 from evalkit.gate import Judgement
 from evalkit.measures import Summary, summarise
 from evalkit.study import Study
@@ -92,9 +92,9 @@ class Results:
         return write_files(
             Path(folder),
             {
-                "effects.csv": to_csv(self.effects(), EFFECT_COLUMNS),
-                "summary.csv": to_csv(self.summary(), SUMMARY_COLUMNS),
-                "results.json": text + "\n",
+                "effects.csv": to_csv(self.effects(), EFFECT_COLUMNS).encode(),
+                "summary.csv": to_csv(self.summary(), SUMMARY_COLUMNS).encode(),
+                "results.json": (text + "\n").encode(),
             },
         )
 
@@ -125,26 +125,10 @@ def to_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n"):
-        return "'" + value
-    return value
-
-
-def write_files(folder: Path, texts: Mapping[str, str]) -> list[Path]:
-    """Write files so that a run killed half-way leaves none half-written: all aside first, then moved into place."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as aside:
-        for name, text in texts.items():
-            target = Path(aside) / name
-            with open(target, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in texts:
-            os.replace(Path(aside) / name, folder / name)
-            paths.append(folder / name)
-    return paths
+    if not isinstance(value, str):
+        return value
+    value = value.replace("\r\n", "\n").replace("\r", "\n")  # the writer leaves a bare carriage return unquoted
+    return "'" + value if value[:1] in ("=", "+", "-", "@", "\t", "\n") else value
 
 
 def assemble(

@@ -36,7 +36,7 @@ TREATED, COMPARISON, MONTHS = 81, 130, 14
 
 
 def profile(n1: int = TREATED, n0: int = COMPARISON, subgroup: str = "", seed: int = 1, **labels: str) -> EffectProfile:
-    """An event outcome among ``n1`` treated of whom ever more leave; counts are whole numbers, the effect is not round."""
+    """Of ``n1`` treated ever more leave, in whole numbers; the effect is not round."""
     rng = np.random.default_rng(seed)
     k = np.arange(1, MONTHS + 1)
     left = np.floor(n1 * (1 - np.exp(-k / 15)) * 0.8)
@@ -68,9 +68,9 @@ def profile(n1: int = TREATED, n0: int = COMPARISON, subgroup: str = "", seed: i
 def _shares(treated: tuple[int, ...]) -> list[BalanceRow]:
     levels = ("laag", "midden", "hoog", "overig")
     rows = []
-    for level, count, before in zip(levels, treated, (0.41, 0.33, 0.2, 0.06), strict=True):
+    for level, count, before in zip(levels, treated, (0.36, 0.3, 0.2, 0.14), strict=True):
         p = count / TREATED
-        scale = np.sqrt(p * (1 - p))
+        scale = np.sqrt(p * (1 - p)) or 1.0
         smd = ((p - before) / scale, (p - before) / scale / 9)
         rows.append(BalanceRow("education", level, p, before, p - smd[1] * scale, *smd, None, None, 0.4))
     return rows
@@ -114,7 +114,7 @@ def later_start(people: tuple[int, ...] = (0, 2, 8, 11, 12, 14, 15, 15, 17, 20, 
 
 def model() -> Table:
     """Coefficients of the start model."""
-    columns = (Column("variable", "variable", "text"), Column("coefficient", "coefficient"), Column("std_error", "std_error"))
+    columns = (Column("variable", "variable", "text"), *(Column(key, key) for key in ("coefficient", "std_error")))
     names = ("intercept", "age", "debt", "education:hoog", "education:midden", "education:overig")
     rows = [
         {"variable": name, "coefficient": -0.123456 * i, "std_error": 0.0654321 * i} for i, name in enumerate(names, 1)
@@ -164,7 +164,15 @@ def analysis() -> Analysis:
         "main",
         "matching",
         (whole, *groups, *subgroup_contrasts(groups)),
-        (balance_table(rows, TREATED, COMPARISON), love(rows), overlap(), later, model(), risk_sets(), Note("estimand_wait")),
+        (
+            balance_table(rows, TREATED, COMPARISON),
+            love(rows),
+            overlap(),
+            later,
+            model(),
+            risk_sets(),
+            Note("estimand_wait"),
+        ),
         (
             *gate.balance_findings(rows, settings),
             gate.support_finding(TREATED, 85, settings),
@@ -175,8 +183,8 @@ def analysis() -> Analysis:
 
 def study_of(disclosure: str) -> study.Study:
     """The study of the example under a disclosure profile."""
-    text = STUDY.format(layout="", clock="start", referral="") + f'[disclosure]\nprofile = "{disclosure}"\nminimum = 10\n'
-    return study.parse(text, Path("study.toml"))
+    text = STUDY.format(layout="", clock="start", referral="")
+    return study.parse(f'{text}[disclosure]\nprofile = "{disclosure}"\nminimum = 10\n', Path("study.toml"))
 
 
 def assemble(disclosure: str, made: Analysis | None = None) -> Results:

@@ -17,7 +17,9 @@ from evalkit.study import template
 
 def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evalkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"EVALKIT_LANG": "en"} | (env or {}))
+    return subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"EVALKIT_LANG": "en"} | (env or {})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,9 @@ def test_simulate_writes_the_truth(tmp_path: Path) -> None:
 
 def test_faulty_study_exits_2_with_every_fault(town: Path, tmp_path: Path) -> None:
     bad = town / "bad.toml"
-    bad.write_text(template("en").replace("horizon = 36", 'horizon = "long"').replace("caliper =", "calliper ="), "utf-8")
+    bad.write_text(
+        template("en").replace("horizon = 36", 'horizon = "long"').replace("caliper =", "calliper ="), "utf-8"
+    )
     done = call("run", bad)
     assert done.returncode == 2
     assert "bad.toml line" in done.stderr and "caliper" in done.stderr and "horizon" in done.stderr
@@ -128,7 +132,9 @@ def test_failed_gate_exits_4_and_withholds(town: Path, tmp_path: Path) -> None:
     strict = town / "strict.toml"
     text = template("en")
     assert "[gate]" in text
-    strict.write_text(text.replace("support_min = 0.80", "support_min = 1.0").replace("width = 0.2", "width = 0.001"), "utf-8")
+    strict.write_text(
+        text.replace("support_min = 0.80", "support_min = 1.0").replace("width = 0.2", "width = 0.001"), "utf-8"
+    )
     done = call("run", strict, "--out", tmp_path, "-q", "--json")
     assert done.returncode == 4
     document = json.loads((tmp_path / "results.json").read_text("utf-8"))

@@ -22,7 +22,7 @@ from evalkit.sample import from_register
 from evalkit.study import template
 
 sys.path.insert(0, str(Path(__file__).parent / "simulation"))
-from cover import _task  # noqa: E402
+from cover import _task, true_paths  # noqa: E402
 from designs import DESIGNS  # noqa: E402
 
 
@@ -30,11 +30,10 @@ from designs import DESIGNS  # noqa: E402
 def test_truth_is_recovered() -> None:
     """60 replications: no bias beyond Monte Carlo error, coverage within what 60 draws allow."""
     design = DESIGNS[2]
-    true = simulate.truth(design.municipality, horizon=design.horizon)
-    truths = {name: true[name].effect for name in ("left_to_work", "on_benefit")}
+    truths = true_paths(design)
     replications = 60
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        draws = list(pool.imap(_task, [(design, truths, i) for i in range(replications)], chunksize=5))
+        draws = list(pool.imap(_task, [(design, truths, 10_000 + i) for i in range(replications)], chunksize=5))
     for name, truth in truths.items():
         estimates = np.array([d[name].estimate for d in draws if d is not None])
         errors = np.array([d[name].std_error for d in draws if d is not None])
@@ -71,7 +70,9 @@ def test_frames_in_another_order_give_identical_arrays() -> None:
     results = []
     for shuffle in (False, True):
         frames = {
-            name: getattr(tables, name).iloc[rng.permutation(len(getattr(tables, name)))] if shuffle else getattr(tables, name)
+            name: getattr(tables, name).iloc[rng.permutation(len(getattr(tables, name)))]
+            if shuffle
+            else getattr(tables, name)
             for name in ("persons", "benefits", "episodes")
         }
         sample = from_register(study, from_frames(study, **frames))
@@ -98,5 +99,8 @@ def test_a_run_killed_half_way_leaves_no_half_written_file(tmp_path: Path) -> No
     time.sleep(0.1)
     left = [path.name for path in (tmp_path / "results").iterdir() if path.is_file()]
     assert left == []
-    assert subprocess.run([sys.executable, "-m", "evalkit", "run", str(tmp_path), "-q"], capture_output=True).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-m", "evalkit", "run", str(tmp_path), "-q"], capture_output=True).returncode
+        == 0
+    )
     assert (tmp_path / "results" / "results.json").is_file()

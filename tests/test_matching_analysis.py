@@ -58,7 +58,7 @@ def by_twins(sample, ratio, width, strata):
         residual[strata == s] -= model.score[strata == s].mean()
     reach = width * np.sqrt((residual**2).sum() / (len(residual) - len(np.unique(strata))))
     reach *= 1 + 1e-12  # summed in another order than there; no distance lies that near the edge
-    key = mix(people.key[e.person], e.spell)
+    key = mix(people.key[e.person], e.time_zero)
     pairs, outside = [], []
     for s in np.unique(strata[treated]):  # stratum by stratum, so that the double loop stays short
         at = np.flatnonzero(strata == s)

@@ -238,7 +238,8 @@ def test_sets_hold_every_path_inside_the_band_and_no_more(
 
 @settings(max_examples=60, deadline=None)
 @given(
-    estimate=st.lists(st.integers(-5, 5), min_size=2, max_size=8), width=st.lists(st.integers(0, 6), min_size=8, max_size=8)
+    estimate=st.lists(st.integers(-5, 5), min_size=2, max_size=8),
+    width=st.lists(st.integers(0, 6), min_size=8, max_size=8),
 )
 def test_estimates_are_those_of_the_definitions_and_lie_in_their_sets(estimate: list[int], width: list[int]) -> None:
     f = np.array(estimate, float)
@@ -272,6 +273,8 @@ def test_break_even_never_precedes_the_crossing() -> None:
             assert twin_even(np.cumsum(f)) > run_length(f)
 
 
-@pytest.mark.parametrize(("path", "length"), [([-1, -1], 2), ([0, -1], 0), ([-1, 0, -1], 1), ([-1, np.nan, -1], 1), ([], 0)])
+@pytest.mark.parametrize(
+    ("path", "length"), [([-1, -1], 2), ([0, -1], 0), ([-1, 0, -1], 1), ([-1, np.nan, -1], 1), ([], 0)]
+)
 def test_run_length(path: list[float], length: int) -> None:
     assert run_length(np.array(path, float)) == length

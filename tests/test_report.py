@@ -192,7 +192,7 @@ def test_write_leaves_whole_files_only(tmp_path: Path) -> None:
 def test_imports_no_method() -> None:
     code = "import sys, evalkit.report; print(' '.join(m for m in sys.modules if m.startswith('evalkit.')))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {name.split(".")[1] for name in loaded} <= {"report", "text"}
+    assert {name.split(".")[1] for name in loaded} <= {"files", "report", "text"}
 
 
 # -- catalogue ------------------------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.balance import BalanceRow
 from evalkit.effects import EffectProfile, Estimand, Uncertainty
 from evalkit.exhibits import Column, Table
-from evalkit.balance import BalanceRow
 from evalkit.sample import Sample
 from evalkit.study import Outcome
 

@@ -7,7 +7,7 @@ import numpy as np
 from evalkit.analyses.common import Path, balance_table, composition_of, make_profile
 from evalkit.balance import balance
 from evalkit.effects import EffectProfile
-from evalkit.errors import Fault
+from evalkit.errors import Fault, StudyError
 from evalkit.exhibits import Analysis, Finding, Note
 from evalkit.experiment import difference
 from evalkit.gate import balance_findings
@@ -24,8 +24,8 @@ class Settings(Frozen):
 
 
 def faults(study: Study, settings: Settings) -> list[Fault]:
-    """Nothing: that treatment was randomised is checked when the study file is read."""
-    return []
+    """``experiment.register``: risk sets repeat people, so entries are not the units that were randomised."""
+    return [Fault("experiment.register", {}, study.path.name)] if study.data is not None else []
 
 
 def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = "experiment") -> Analysis:
@@ -33,9 +33,14 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
 
     Raises
     ------
+    StudyError
+        See :func:`faults`.
     DesignError
         ``design.too_few`` when an arm has fewer than two units.
     """
+    wrong = faults(sample.study, settings)
+    if wrong:
+        raise StudyError(wrong)
     entries = sample.entries
     treated = entries.arm == 1
     design = sample.design(entries, time=False)

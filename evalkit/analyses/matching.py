@@ -41,8 +41,8 @@ class Caliper(Frozen):
 class Settings(Frozen):
     """Propensity-score nearest-neighbour matching inside each risk set, bias-corrected.
 
-    ``propensity``: one start model over all risk sets, or one for each elapsed month. ``exact``: matches agree on these;
-    by default elapsed month and calendar quarter. ``ratio``: comparison entries for each starter.
+    ``propensity``: one start model over all risk sets, or one for each elapsed month. ``exact``: matches agree on
+    these; by default elapsed month and calendar quarter. ``ratio``: comparison entries for each starter.
     """
 
     propensity: Literal["pooled", "by_month"] = "pooled"
@@ -112,11 +112,12 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
 
 def _lost(fitted: _Fitted, pairs: Pairs) -> tuple[Lost, ...]:
     """Starters outside support, and comparison entries that no starter is matched with."""
-    lost = []
-    for arm, reason, rows in (("treated", "outside_support", pairs.treated), ("comparison", "unmatched_not_used", pairs.control)):
-        used = np.unique(rows)
-        lost.append(Lost(arm, reason, len(np.unique(fitted.entries.person[used])), len(used)))  # type: ignore[arg-type]
-    return tuple(lost)
+    person = fitted.entries.person
+    starters, used = np.unique(pairs.treated), np.unique(pairs.control)
+    return (
+        Lost("treated", "outside_support", len(np.unique(person[starters])), len(starters)),
+        Lost("comparison", "unmatched_not_used", len(np.unique(person[used])), len(used)),
+    )
 
 
 def _fit(sample: Sample, settings: Settings) -> _Fitted:
@@ -139,7 +140,7 @@ def _fit(sample: Sample, settings: Settings) -> _Fitted:
     candidates = Candidates(
         treated,
         entries.person.astype(np.int64),
-        mix(people.key[entries.person], entries.spell),
+        mix(people.key[entries.person], entries.time_zero),
         _strata(sample, settings, entries),
         score,
     )
@@ -155,13 +156,23 @@ def _by_month(
         rows = np.flatnonzero(elapsed == month)
         part = design.take(rows)
         part = replace(part, own_factors=tuple(f for f in part.own_factors if f.name != "elapsed"))
-        shared = common_levels(part, treated[rows])
-        parameters = len(shared.design.names)
-        if shared.rows is not None or min(treated[rows].sum(), (~treated[rows]).sum()) < 5 * parameters:
+        own = _own_score(part, treated[rows])
+        if own is None:
             small.append(str(int(month)))
-            continue
-        score[rows] = fit_logit(shared.design, treated[rows]).score
+        else:
+            score[rows] = own
     return score, small
+
+
+def _own_score(design: Design, treated: NDArray[np.bool_]) -> Array | None:
+    """The score from a model for these rows alone; None when they are too few or too uneven for one."""
+    try:
+        shared = common_levels(design, treated)
+        if shared.rows is None and min(treated.sum(), (~treated).sum()) >= 5 * len(shared.design.names):
+            return fit_logit(shared.design, treated).score
+    except DesignError:
+        pass
+    return None
 
 
 def _strata(sample: Sample, settings: Settings, entries: Entries) -> NDArray[np.int64]:
@@ -309,16 +320,15 @@ def _describe(
     of_starters = np.zeros(len(entries))
     of_starters[starters] = 1.0
     person = entries.person[matched.rows].astype(np.int64)
-    p_values = paired_p_values(
-        wide(design, matched.rows), matched.treated, matched.control, matched.weight, person
-    )
+    p_values = paired_p_values(wide(design, matched.rows), matched.treated, matched.control, matched.weight, person)
     rows = balance(design, fitted.treated, of_starters, weight, p_values)
     used = np.flatnonzero(weight > 0)
     people = len(np.unique(entries.person[used]))
     findings = [*balance_findings(rows, gate), support_finding(len(starters), fitted.starters, gate)]
     clusters = len(np.unique(sample.people.cluster[person]))
     if clusters < FEW_CLUSTERS:
-        findings.append(Finding("few_clusters", "", "warn", float(clusters), FEW_CLUSTERS, {"clusters": clusters, "minimum": FEW_CLUSTERS}))
+        params = {"clusters": clusters, "minimum": FEW_CLUSTERS}
+        findings.append(Finding("few_clusters", "", "warn", float(clusters), FEW_CLUSTERS, params))
     n = len(np.unique(entries.person[starters]))
     cells = tuple(round(min(r.mean_treated, 1 - r.mean_treated) * n) if r.level else n for r in rows)
     exhibits: list[Exhibit] = [
@@ -386,11 +396,7 @@ def _model_table(model: Logit) -> Table:
         Column("coefficient", "coefficient", "stat"),
         Column("std_error", "std_error", "stat"),
     )
-    keep = [
-        i
-        for i, name in enumerate(model.names)
-        if not name.startswith(("elapsed:", "quarter:"))
-    ]
+    keep = [i for i, name in enumerate(model.names) if not name.startswith(("elapsed:", "quarter:"))]
     rows = tuple(
         {
             "variable": model.names[i],
@@ -402,9 +408,7 @@ def _model_table(model: Logit) -> Table:
     return Table("model", "model", columns, rows)
 
 
-def _matching_table(
-    fitted: _Fitted, starters: Rows, used: Rows, weight: Array, people: int, pairs: Pairs
-) -> Table:
+def _matching_table(fitted: _Fitted, starters: Rows, used: Rows, weight: Array, people: int, pairs: Pairs) -> Table:
     """How many were matched with whom, and how unevenly comparison people are used."""
     columns = (Column("what", "what", "key"), Column("value", "value", "count", decimals=0))
     values = (
@@ -456,4 +460,5 @@ def _later_start(sample: Sample, entries: Entries, used: Rows, weight: Array) ->
         "share",
         "month",
     )
-    return chart, Finding("later_start", "", "info", float(share[-1]), None, {"share": float(share[-1]), "horizon": len(months)})
+    last = float(share[-1])
+    return chart, Finding("later_start", "", "info", last, None, {"share": last, "horizon": len(months)})

@@ -16,12 +16,14 @@ def _mix(a, b):
 
 
 @njit(cache=True)
-def nearest_with_replacement(score, key, person, first, last, pool_score, pool_key, pool_person, ratio, caliper):
+def nearest_with_replacement(score, key, person, first, last, pool_score, pool_key, pool_person, ratio, caliper, same):
     """For each treated row its ``ratio`` nearest pool rows on the score, nearest first.
 
-    The pool is sorted by (stratum, score); treated row i may use pool rows first[i] .. last[i]-1. Equal distances are
-    settled by the lowest hash of (treated key, pool key), so that ties spread over the pool and never depend on row
-    order. Caliper is inclusive. Nobody is matched to himself. Returns (n, ratio) pool positions, -1 where none is left.
+    The pool is sorted by (stratum, score); treated row i may use pool rows first[i] .. last[i]-1. Distances that differ
+    by ``same`` or less are equal: a year older and a year younger lie equally far but for the last bit of the
+    arithmetic, which differs between machines. Ties are settled by the lowest hash of (treated key, pool key), so that
+    they spread over the pool and never depend on row order. Caliper is inclusive. Nobody is matched to himself. Returns
+    (n, ratio) pool positions, -1 where none is left.
     """
     n = score.shape[0]
     chosen = np.full((n, ratio), -1, np.int64)
@@ -43,18 +45,19 @@ def nearest_with_replacement(score, key, person, first, last, pool_score, pool_k
                 distance = near_right
                 j = right
                 right += 1
-            if distance > caliper or (found == ratio and distance > best_distance[found - 1]):
+            if distance > caliper + same or (found == ratio and distance > best_distance[found - 1] + same):
                 break
             if pool_person[j] == person[i]:
                 continue
             h = _mix(key[i], pool_key[j])
             if found == ratio:
-                if distance == best_distance[found - 1] and h >= best_hash[found - 1]:
+                if distance >= best_distance[found - 1] - same and h >= best_hash[found - 1]:
                     continue
                 found -= 1
             at = found
             while at > 0 and (
-                best_distance[at - 1] > distance or (best_distance[at - 1] == distance and best_hash[at - 1] > h)
+                best_distance[at - 1] > distance + same
+                or (best_distance[at - 1] >= distance - same and best_hash[at - 1] > h)
             ):
                 best_distance[at] = best_distance[at - 1]
                 best_hash[at] = best_hash[at - 1]

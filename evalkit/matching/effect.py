@@ -127,9 +127,7 @@ def matched_effect(
         block = np.zeros((len(ids), len(months)))
         np.add.at(block, index[rows], psi[rows] / n1)
         influence[:, months] = block
-    return MatchedEffect(
-        estimate, counterfactual, n_treated, n_comparison, Influence(ids, influence, level), columns
-    )
+    return MatchedEffect(estimate, counterfactual, n_treated, n_comparison, Influence(ids, influence, level), columns)
 
 
 def _weighted_fit(x: Array, y: Array, weight: Array, used: NDArray[np.int64]) -> tuple[Array, Array]:

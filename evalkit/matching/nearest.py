@@ -14,6 +14,9 @@ from evalkit.hashing import Hash
 from evalkit.kernels.nearest import nearest_with_replacement
 
 Array = NDArray[np.float64]
+SAME = 1e-9
+"""Distances that differ by less than this many standard deviations of the score are equal."""
+
 Unit = Literal["sd_linear", "raw_linear", "sd", "raw"]
 
 
@@ -83,10 +86,11 @@ def match_nearest(candidates: Candidates, *, ratio: int, width: float | None, un
         raise ValueError("match_nearest: scores must be finite")
     linear = unit.endswith("_linear")
     score = candidates.score if linear else expit(candidates.score)
+    spread = within_stratum_sd(candidates, score)
     if width is None:
         reach = np.inf
     else:
-        reach = width * within_stratum_sd(candidates, score) if unit.startswith("sd") else width
+        reach = width * spread if unit.startswith("sd") else width
     treated = np.flatnonzero(candidates.treated)
     pool = np.flatnonzero(~candidates.treated)
     order = pool[np.lexsort((candidates.key[pool], score[pool], candidates.stratum[pool]))]
@@ -104,6 +108,7 @@ def match_nearest(candidates: Candidates, *, ratio: int, width: float | None, un
         candidates.person[order],
         ratio,
         reach,
+        SAME * spread,
     )
     found = chosen >= 0
     number = found.sum(axis=1)

@@ -63,10 +63,13 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
     theta = np.zeros(len(names))
     theta[0] = np.log(n_treated / (len(y) - n_treated))
     value, score, information = logit.score_and_information(*arrays, y, theta)
-    _refuse_collinear(information, names)
+    kept = _independent(
+        information, names, first_of_time=len(names) - sum(len(f.levels) - 1 for f in design.own_factors)
+    )
     for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007  (reported after the loop)
         try:
-            step = np.linalg.solve(information, score)
+            step = np.zeros(len(names))
+            step[kept] = np.linalg.solve(information[np.ix_(kept, kept)], score[kept])
         except np.linalg.LinAlgError:
             raise _separated(theta, reach, names) from None
         decrement = float(score @ step)
@@ -87,8 +90,10 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
         raise _separated(step, reach, names)
     linear = logit.linear_predictor(*arrays, theta)
     back = _back_transform(len(names), shared, own)
-    vcov = back @ np.linalg.inv(information) @ back.T
-    return Logit(names, back @ theta, vcov, linear, float(value), iteration)
+    inverse = np.zeros_like(information)
+    inverse[np.ix_(kept, kept)] = np.linalg.inv(information[np.ix_(kept, kept)])
+    vcov = (back @ inverse @ back.T)[np.ix_(kept, kept)]
+    return Logit(tuple(names[i] for i in kept), (back @ theta)[kept], vcov, linear, float(value), iteration)
 
 
 def _centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
@@ -114,17 +119,27 @@ def _back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array
     return back
 
 
-def _refuse_collinear(information: Array, names: tuple[str, ...]) -> None:
-    """Gaussian elimination on the scaled information; the first column without a pivot of its own is named."""
+def _independent(information: Array, names: tuple[str, ...], first_of_time: int) -> NDArray[np.int64]:
+    """Columns with a pivot of their own, by Gaussian elimination on the scaled information.
+
+    Row-level dummies (elapsed month, quarter) that follow from the columns before them are left out: the model stays the
+    same. A covariate that does is refused by name.
+    """
     scale = np.sqrt(np.diag(information))
     constant = np.flatnonzero(scale == 0)
     if len(constant):
         raise DesignError(Fault("design.constant_column", {"column": names[constant[0]]}))
     work = information / np.outer(scale, scale)
+    kept = []
     for j in range(len(names)):
         if work[j, j] < 1e-9:
-            raise DesignError(Fault("design.collinear", {"column": names[j]}))
+            if j < first_of_time:
+                raise DesignError(Fault("design.collinear", {"column": names[j]}))
+            work[j, :] = work[:, j] = 0.0
+            continue
+        kept.append(j)
         work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
+    return np.array(kept)
 
 
 def _separated(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:

@@ -39,7 +39,7 @@ def common_levels(design: Design, treated: NDArray[np.bool_]) -> Shared:
             size = len(made.levels)
             one = np.bincount(codes[keep & treated], minlength=size)
             other = np.bincount(codes[keep & ~treated], minlength=size)
-            alone = ((one > 0) != (other > 0))
+            alone = (one > 0) != (other > 0)
             bad += [f"{made.name}:{made.levels[i]}" for i in np.flatnonzero(alone)]
             if alone.any():
                 keep &= ~alone[codes]

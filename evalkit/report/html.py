@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import datetime as dt
 import os
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -15,6 +14,7 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
+from evalkit.files import write_files
 from evalkit.report.answer import question
 from evalkit.report.sections import sections
 from evalkit.report.view import View
@@ -84,18 +84,5 @@ def write(document: Mapping[str, Any], folder: str | os.PathLike[str]) -> list[P
     list of Path
         The files written, in the order of the study's languages.
     """
-    pages = {lang: render(document, lang) for lang in document["study"]["protocol"]["languages"]}
-    return [_write(Path(folder) / f"report.{lang}.html", page) for lang, page in pages.items()]
-
-
-def _write(path: Path, page: str) -> Path:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as part:
-            part.write(page)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
+    pages = {f"report.{lang}.html": render(document, lang) for lang in document["study"]["protocol"]["languages"]}
+    return write_files(Path(folder), {name: page.encode() for name, page in pages.items()})

@@ -19,7 +19,7 @@ def answer_text(document: Mapping[str, Any], lang: str) -> str:
         labels = profile["labels"]
         if labels["primary"] == "true" and not labels["subgroup"]:
             lines += [f"[{labels['analysis']}] {line}" for line in _effects(view, profile)]
-    return "\n".join([*lines, *_gates(view)])
+    return "\n".join([*lines, *_gates(view, "gate")])
 
 
 def _effects(view: View, profile: Mapping[str, Any]) -> list[str]:
@@ -55,10 +55,10 @@ def _effects(view: View, profile: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def _gates(view: View) -> list[str]:
+def _gates(view: View, key: str) -> list[str]:
     return [
         view.say(
-            "cli.plain.gate",
+            f"cli.plain.{key}",
             analysis=gate["analysis"],
             outcome=view.word(gate["outcome"]),
             verdict=view.say(f"cli.verdict.{gate['verdict']}"),
@@ -91,6 +91,5 @@ def design_text(document: Mapping[str, Any], lang: str) -> str:
     lines += ["", view.say("cli.plain.heading_findings")]
     found = [f"  {view.say('cli.verdict.' + f['verdict'])}: {findings.sentence(view, f)}" for f in document["findings"]]
     lines += dict.fromkeys(found)
-    lines += ["", view.say("cli.plain.heading_gate"), *("  " + line for line in _gates(view))]
+    lines += ["", view.say("cli.plain.heading_gate"), *("  " + line for line in _gates(view, "gate_line"))]
     return "\n".join(lines)
-

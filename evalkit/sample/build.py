@@ -45,7 +45,10 @@ def from_register(study: Study, register: Register) -> Sample:
         "exit_first": ("exit_first", "start_first"),
     }[study.time.within_month]
     sample = _build(frame, first)
-    return replace(sample, alternative=_build(frame, second)) if second else sample
+    try:
+        return replace(sample, alternative=_build(frame, second)) if second else sample
+    except DesignError:  # nobody left under the other convention: there is nothing to show beside the first
+        return sample
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class _Frame:
     usable: Mask
     spells: Spells
     starts: Starts
+    same: Intervals
     others: Intervals
     jobs: Intervals | None
     first_day: int
@@ -85,6 +89,7 @@ class _Frame:
             day[chosen & (day < NEVER)],
         )
         begin, end = calendar.to_days(episodes["start"]), calendar.to_days(episodes["end"])
+        same = intervals(person[chosen], begin[chosen] + 1, end[chosen])  # running since before the day asked about
         others = intervals(person[~chosen], begin[~chosen], end[~chosen])
         jobs = None
         if register.jobs is not None:
@@ -93,7 +98,7 @@ class _Frame:
         elif any(o.source == "state:work" for o in study.outcomes):
             raise DataError(Fault("sample.no_jobs"))
         first_day, last_day = (calendar.day_number(d) for d in register.window)
-        return cls(study, people, usable, spells, starts, others, jobs, first_day, last_day)
+        return cls(study, people, usable, spells, starts, same, others, jobs, first_day, last_day)
 
 
 def _locator(ids: NDArray[np.object_]) -> Any:
@@ -125,10 +130,8 @@ def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
     cluster, level = np.arange(len(ids)), "person"
     if study.treatment.cluster != "person":
         level = study.treatment.cluster
-        cluster = np.unique(persons[level].astype(str), return_inverse=True)[1]
-    people = People(
-        ids, hash_ids(study.seed, ids), cluster, level, numeric, tuple(names), factors, birth, groups
-    )
+        cluster = cluster_codes(persons[level])
+    people = People(ids, hash_ids(study.seed, ids), cluster, level, numeric, tuple(names), factors, birth, groups)
     return people, usable
 
 
@@ -140,6 +143,13 @@ def group_factors(study: Study, columns: Mapping[str, Any], known: Container[str
         values = columns[name]
         groups.append(cut_factor(name, values.astype(float), cuts) if name in numeric else factor(name, values))
     return tuple(groups)
+
+
+def cluster_codes(values: NDArray[np.object_]) -> NDArray[np.int64]:
+    """A code a cluster; whoever has none is a cluster by himself."""
+    missing = np.array([value is None or value != value for value in values], bool)
+    _, codes = np.unique(np.where(missing, "", values).astype(str), return_inverse=True)
+    return np.where(missing, len(values) + np.arange(len(values)), codes)
 
 
 def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArray[np.float64], list[str]]:
@@ -158,9 +168,12 @@ def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArra
 
 
 def _exclusions(
-    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days
+    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days, start: Days
 ) -> list[tuple[str, Mask]]:
-    """Eligibility at time zero, the same for both arms, in the order in which it is counted."""
+    """Eligibility at time zero, the same for both arms, in the order in which it is counted.
+
+    ``start``: the day itself of those who start (time zero is another day with month-only data), else time zero.
+    """
     study, spells = frame.study, frame.spells
     rules = study.eligibility
     no_one = np.zeros(len(person), bool)
@@ -177,15 +190,15 @@ def _exclusions(
     other = no_one
     if rules.other_instrument == "exclude":
         other = frame.others.covers(person, zero, len(frame.people.ids))
-    short = no_one
-    if study.time.follow_up == "complete":
-        short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < study.time.horizon
+    least = study.time.horizon if study.time.follow_up == "complete" else 1
+    short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < least
     return [
         ("stock", stock),
         ("earlier_spells", earlier),
         ("start_before_window", zero < frame.first_day),
         ("start_after_window", zero > frame.last_day),
         ("age", age_out),
+        ("already_in_instrument", frame.same.covers(person, start, len(frame.people.ids))),
         ("other_instrument", other),
         ("follow_up", short),
         ("missing_covariate", ~frame.usable[person]),
@@ -231,7 +244,7 @@ def _starters(frame: _Frame, convention: str) -> tuple[Entries, Tally]:
         ("no_benefit_at_start", spell < 0),
         ("not_first_start", ~starts.first),
         ("elapsed", (elapsed < low) | (elapsed > high)),
-        *_exclusions(frame, starts.person, spell, zero),
+        *_exclusions(frame, starts.person, spell, zero, starts.day),
     ]
     left = np.flatnonzero(tally.sieve(starts.person, steps))
     return _entries(frame, spell[left], elapsed[left], zero[left], 1), tally
@@ -271,7 +284,7 @@ def _build(frame: _Frame, convention: str) -> Sample:
         risk, zero, elapsed = risk[on_benefit], zero[on_benefit], elapsed[on_benefit]
         alone = ~np.isin(month * 100_000 + calendar.quarter_number(zero), cells)
         person = spells.person[risk]
-        steps = [*_exclusions(frame, person, risk, zero), ("no_starter_same_month", alone)]
+        steps = [*_exclusions(frame, person, risk, zero, zero), ("no_starter_same_month", alone)]
         left = np.flatnonzero(tally.sieve(person, steps))
         parts.append(_entries(frame, risk[left], elapsed[left], zero[left], 0))
     if not sum(map(len, parts)):

@@ -1,7 +1,7 @@
 """Outcome paths worked out from spells or taken from columns.
 
 Event by k: last benefit day < t0 + k months. State at k: at the close of month k, on day t0 + k months - 1; a spell
-whose last day that is has ended. See ``contracts`` in ``docs/architecture.md``.
+whose last day that is has ended. See ``docs/contracts.md``.
 """
 
 from __future__ import annotations

@@ -114,7 +114,5 @@ def attach_starts(
     own_elapsed[has] = calendar.whole_months(base.start[has], own_start[has])
     begins = np.searchsorted(base.person, base.person, side="left")
     earlier = np.arange(len(base.person)) - begins
-    spells = Spells(
-        base.person, base.start, base.end, reason[order], reasons, earlier, own_start, own_elapsed
-    )
+    spells = Spells(base.person, base.start, base.end, reason[order], reasons, earlier, own_start, own_elapsed)
     return spells, Starts(start_person, start_day, holding, first)

@@ -7,7 +7,7 @@ import numpy as np
 from evalkit.design import factor
 from evalkit.hashing import hash_ids
 from evalkit.register import Table
-from evalkit.sample.build import fill_missing, group_factors
+from evalkit.sample.build import cluster_codes, fill_missing, group_factors
 from evalkit.sample.flow import Tally
 from evalkit.sample.outcomes import TableOutcomes
 from evalkit.sample.types import NO_START, Entries, People, Sample
@@ -59,7 +59,7 @@ def from_table(study: Study, table: Table) -> Sample:
     cluster, level = np.arange(n), "person"
     if study.treatment.cluster != "person":
         level = study.treatment.cluster
-        cluster = np.unique(columns[level].astype(str), return_inverse=True)[1]
+        cluster = cluster_codes(columns[level])
     people = People(
         ids, hash_ids(study.seed, ids), cluster, level, numeric, tuple(labels), factors, np.full(n, np.nan), groups
     )

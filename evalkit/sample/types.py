@@ -145,9 +145,7 @@ class Sample:
                 if len(made.levels) > 1:
                     rows += (made,)
         people = self.people
-        return Design(
-            entries.person, people.numeric, people.numeric_names, own, names, people.factors, rows
-        )
+        return Design(entries.person, people.numeric, people.numeric_names, own, names, people.factors, rows)
 
     def group(self, name: str, cuts: tuple[float, ...], entries: Entries) -> Factor:
         """Subgroup of entries: a column of people, or with registers age at time zero cut at ``cuts``."""

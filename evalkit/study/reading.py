@@ -57,9 +57,7 @@ def read(path: str | Path, methods: Mapping[str, type[BaseModel]] | None = None)
     return parse(text, path, methods)
 
 
-def parse(
-    text: str, path: str | Path = FILE_NAME, methods: Mapping[str, type[BaseModel]] | None = None
-) -> Study:
+def parse(text: str, path: str | Path = FILE_NAME, methods: Mapping[str, type[BaseModel]] | None = None) -> Study:
     """Read a study from its text; ``path`` says where it (would) lie, for messages and for its data files.
 
     ``methods`` as in :func:`read`.

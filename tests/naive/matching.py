@@ -14,7 +14,7 @@ def nearest(treated, person, key, stratum, score, ratio, reach):
         for j in range(len(score)):
             if treated[j] or person[j] == person[i] or stratum[j] != stratum[i]:
                 continue
-            distance = abs(score[i] - score[j])
+            distance = round(abs(score[i] - score[j]), 10)  # a year older lies as far as a year younger
             if distance <= reach:
                 near.append((distance, mix(int(key[i]), int(key[j])), j))
         near = sorted(near)[:ratio]

@@ -58,12 +58,14 @@ def on(spell, day):
 def risk_sets(births, benefits, episodes, rules):
     """Entries {(person, nth spell, elapsed): (arm, time zero, follow-up, wait)} and the flow of both arms."""
     spells = spells_of(benefits)
-    starts, others = {}, {}
+    starts, same, others = {}, {}, {}
     for person, kind, begin, end, referral in episodes:
         if kind == rules.instrument:
             day = referral if rules.clock == "referral" else begin
             if day is not None:
                 starts.setdefault(person, []).append(day)
+            if begin is not None:
+                same.setdefault(person, []).append((begin, end))
         else:
             others.setdefault(person, []).append((begin, end))
 
@@ -71,7 +73,7 @@ def risk_sets(births, benefits, episodes, rules):
         inside = [d for d in starts.get(person, []) if on(spell, d)]
         return min(inside) if inside else None
 
-    def reason_out(person, nth, zero):
+    def reason_out(person, nth, zero, start):
         spell = spells[person][nth]
         if not rules.stock and spell[0] < rules.first:
             return "stock"
@@ -85,9 +87,11 @@ def risk_sets(births, benefits, episodes, rules):
             born = births[person]
             if born is None or not rules.age[0] <= zero.year - born <= rules.age[1]:
                 return "age"
+        if any(begin < start and on((begin, end), start) for begin, end in same.get(person, [])):
+            return "already_in_instrument"
         if not rules.other and any(on(o, zero) for o in others.get(person, [])):
             return "other_instrument"
-        if rules.complete and after(zero, rules.horizon) > rules.last + DAY:
+        if after(zero, rules.horizon if rules.complete else 1) > rules.last + DAY:
             return "follow_up"
         if rules.exclude_missing and person not in rules.known:
             return "missing_covariate"
@@ -118,7 +122,7 @@ def risk_sets(births, benefits, episodes, rules):
                 candidates["treated"].append((person, "elapsed"))
                 continue
             zero = day if rules.convention == "dates" else zero_of(spell, month)
-            reason = reason_out(person, nth, zero)
+            reason = reason_out(person, nth, zero, day)
             candidates["treated"].append((person, reason))
             if reason is None:
                 wait = None if zero > day else 0
@@ -143,7 +147,7 @@ def risk_sets(births, benefits, episodes, rules):
                     zero = zero_of(spell, month)
                 if spell[0] > rules.last or not on(spell, zero):
                     continue
-                reason = reason_out(person, nth, zero)
+                reason = reason_out(person, nth, zero, zero)
                 if reason is None and (month, zero.year, (zero.month - 1) // 3) not in cells:
                     reason = "no_starter_same_month"
                 candidates["comparison"].append((person, reason))
@@ -155,7 +159,7 @@ def risk_sets(births, benefits, episodes, rules):
 
 ORDER = (
     "no_benefit_at_start not_first_start elapsed stock earlier_spells start_before_window start_after_window age "
-    "other_instrument follow_up missing_covariate no_starter_same_month"
+    "already_in_instrument other_instrument follow_up missing_covariate no_starter_same_month"
 ).split()
 
 

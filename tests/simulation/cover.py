@@ -46,7 +46,7 @@ class Draw:
 def replicate(design: Design, truths: dict[str, np.ndarray], number: int) -> dict[str, Draw]:
     """One replication: outcome name to what was estimated."""
     study = design.study()
-    tables = simulate.draw(design.municipality, design.persons, 10_000 + number)
+    tables = simulate.draw(design.municipality, design.persons, number)
     register = from_frames(study, persons=tables.persons, benefits=tables.benefits, episodes=tables.episodes)
     sample = from_register(study, register)
     (settings,) = bind_all(study)
@@ -101,12 +101,21 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def measure(design: Design, replications: int, pool) -> list[dict[str, object]]:
-    """Rows of the coverage table for one design."""
-    true = simulate.truth(design.municipality, horizon=design.horizon, versus="wait")
-    truths = {name: true[name].effect for name in ("left_to_work", "on_benefit")}
+def true_paths(design: Design) -> dict[str, np.ndarray]:
+    """The true effect by month; with available follow-up each month describes whoever can be followed so long."""
+    names = ("left_to_work", "on_benefit")
+    if design.follow_up == "complete":
+        true = simulate.truth(design.municipality, horizon=design.horizon)
+        return {name: true[name].effect for name in names}
+    each = [simulate.truth(design.municipality, horizon=k) for k in range(1, design.horizon + 1)]
+    return {name: np.array([true[name].effect[-1] for true in each]) for name in names}
+
+
+def measure(design: Design, replications: int, pool, first: int = 10_000) -> list[dict[str, object]]:
+    """Rows of the coverage table for one design; ``first`` is the seed of the first replication."""
+    truths = true_paths(design)
     started = time.time()
-    jobs = [(design, truths, i) for i in range(replications)]
+    jobs = [(design, truths, first + i) for i in range(replications)]
     draws = [d for d in pool.imap(_task, jobs, chunksize=4) if d is not None]
     print(f"{design.name}: {len(draws)} of {replications}, {time.time() - started:.0f} s", file=sys.stderr, flush=True)
     rows = []
@@ -117,13 +126,16 @@ def measure(design: Design, replications: int, pool) -> list[dict[str, object]]:
         starters = float(np.mean([p.starters for p in parts]))
         for month in sorted({1, 3, 6, 12, design.horizon}):
             k = month - 1
-            rows.append(
-                _row(design, name, f"month {month}", truth[k], estimates[:, k], errors[:, k], starters)
-            )
+            rows.append(_row(design, name, f"month {month}", truth[k], estimates[:, k], errors[:, k], starters))
         rows.append(
             _row(
-                design, name, f"sum 1..{design.horizon}", truth.sum(), np.array([p.cumulated for p in parts]),
-                np.array([p.cumulated_se for p in parts]), starters,
+                design,
+                name,
+                f"sum 1..{design.horizon}",
+                truth.sum(),
+                np.array([p.cumulated for p in parts]),
+                np.array([p.cumulated_se for p in parts]),
+                starters,
             )  # fmt: skip
         )
         band = sum(p.band_covers for p in parts)
@@ -175,13 +187,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--replications", type=int, default=500)
     parser.add_argument("--design", default="")
+    parser.add_argument("--seed", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     rows: list[dict[str, object]] = []
     with multiprocessing.get_context("spawn").Pool(multiprocessing.cpu_count()) as pool:
         for design in DESIGNS:
             if chosen.design in ("", design.name):
-                rows += measure(design, chosen.replications, pool)
+                rows += measure(design, chosen.replications, pool, chosen.seed)
     text = table(rows)
     print(text)
     if chosen.out:
