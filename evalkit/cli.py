@@ -127,7 +127,7 @@ def demo(
     """Simulate a municipality, run its study and write the report: the whole line in one command."""
     _setup(quiet, as_json, lang)
     study = _simulate(folder, persons, seed, Variant.demo, again=True)
-    _finish(_run(study), folder / "results")
+    _finish(study, folder / "results")
 
 
 @app.command()
@@ -177,7 +177,7 @@ def run(
     """Run the study and write results.json, effects.csv, summary.csv and the report."""
     _setup(quiet, as_json, lang)
     folder = out or (study if study.is_dir() else study.parent) / "results"
-    _finish(_run(study), folder)
+    _finish(study, folder)
 
 
 @app.command()
@@ -252,17 +252,21 @@ def _simulate(
     return folder / FILE_NAME
 
 
-def _run(study: Path, blind: bool = False) -> Outcome:
+def _run(study: Path, blind: bool = False, before: Path | None = None) -> Outcome:
+    """Run the study; ``before`` is where an earlier run may have left its results."""
+    from evalkit.results import Results
     from evalkit.run import run as run_study
 
-    return run_study(study, console.progress, blind=blind)
+    earlier = Results.read(before).document if before is not None and before.is_file() else None
+    return run_study(study, console.progress, blind=blind, earlier=earlier)
 
 
-def _finish(outcome: Outcome, folder: Path) -> None:
-    """Write results and report, print the answer, and leave with 4 when no primary estimate may be shown."""
+def _finish(study: Path, folder: Path) -> None:
+    """Run, write results and report, print the answer; leave with 4 when no primary estimate may be shown."""
     from evalkit.report import write
     from evalkit.report.plain import answer_text
 
+    outcome = _run(study, before=folder / "results.json")
     console.progress("report")
     document = dict(outcome.results.document)
     paths = [*outcome.results.write(folder), *write(document, folder)]

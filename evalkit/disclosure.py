@@ -124,11 +124,12 @@ def protect(document: Mapping[str, Any]) -> Json:
 
 
 def _rounded(value: float | None, decimals: int) -> float | None:
-    return None if value is None else round(value, decimals)
+    """Rounded, without minus zero."""
+    return None if value is None else round(value, decimals) + 0
 
 
 def _rounded_params(params: Mapping[str, Any]) -> Json:
-    return {k: round(v, 2) if isinstance(v, float) else v for k, v in params.items()}
+    return {k: _rounded(v, 2) if isinstance(v, float) else v for k, v in params.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -282,7 +283,7 @@ def _month(row: Json, gate: _Gate, decimals: int, fraction: bool) -> None:
     for key in _EFFECT_KEYS:
         row[key] = _rounded(row[key], decimals + 1 if key == "std_error" else decimals)
     if fraction:
-        row["counterfactual"] = None if level is None else round(level - row["estimate"], decimals)
+        row["counterfactual"] = None if level is None else _rounded(level - row["estimate"], decimals)
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------
@@ -340,10 +341,10 @@ def _cell(value: float, column: Json, row: Json, share: bool, gate: _Gate) -> fl
             return None
         return to_base(value) if not gate.small(value) else None
     if role not in ("share", "mean", "stat") or not below:
-        return round(value, 2)
+        return _rounded(value, 2)
     if role == "share" and share:
         return _rounded(gate.share(value, row[below]), 3)
-    return None if gate.small(row[below]) else round(value, 2)
+    return None if gate.small(row[below]) else _rounded(value, 2)
 
 
 def _second(
@@ -432,7 +433,7 @@ def _chart(chart: Json, gate: _Gate, gone: Collection[str]) -> None:
         for _ in filter(None, small):
             gate.hide(chart["id"])
         line["support"] = []
-    chart["x"] = [round(v, 2) if isinstance(v, float) else v for v in chart["x"]]
+    chart["x"] = [_rounded(v, 2) if isinstance(v, float) else v for v in chart["x"]]
 
 
 def _whole(chart: Json, line: Json, support: list[Any]) -> float:
@@ -453,8 +454,8 @@ def _point(value: float | None, hide: bool, whole: float) -> float | None:
     if value is None or hide:
         return None
     if whole:
-        return round(min(1.0, to_base(value * whole) / (to_base(whole) or BASE)), 3)
-    return round(value, 2)
+        return _rounded(min(1.0, to_base(value * whole) / (to_base(whole) or BASE)), 3)
+    return _rounded(value, 2)
 
 
 def _last_of(exhibits: Iterable[Json], finding: Json) -> float | None:

@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; ``title`` is a message key under ``exhibit.``. ``hidden`` lists (row, column, status) of emptied cells."""
+    """A table; ``title``: a message key under ``exhibit.``; ``hidden``: (row, column, status) of emptied cells."""
 
     id: str
     title: str

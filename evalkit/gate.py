@@ -40,6 +40,7 @@ def balance_findings(rows: Sequence[BalanceRow], gate: Gate, *, fails: bool = Tr
 
     ``fails=False`` for randomised designs, where imbalance is chance and only warned about.
     """
+    rows = _once(rows)
     if not rows:
         return ()
     size = np.abs([row.smd_after for row in rows])
@@ -58,6 +59,21 @@ def balance_findings(rows: Sequence[BalanceRow], gate: Gate, *, fails: bool = Tr
                 Finding("balance_significant", "", "fail" if fails else "warn", float(smd), gate.smd_warn, params)
             )
     return tuple(findings)
+
+
+def _once(rows: Sequence[BalanceRow]) -> list[BalanceRow]:
+    """Rows without the first of two levels, which says the same as the second."""
+    levels: dict[str, int] = {}
+    for row in rows:
+        levels[row.variable] = levels.get(row.variable, 0) + 1
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if row.level and levels[row.variable] == 2 and row.variable not in seen:
+            seen.add(row.variable)
+            continue
+        kept.append(row)
+    return kept
 
 
 def _name(row: BalanceRow) -> str:

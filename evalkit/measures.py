@@ -74,6 +74,7 @@ def summarise(profile: EffectProfile, seed: int, level: float = 0.95) -> Summary
         and bool(np.isfinite(profile.estimate).all())
         and np.array_equal(profile.month, np.arange(1, len(profile.month) + 1))
         and len(profile.month) > 1
+        and profile.labels.get("period_months", "1") == "1"  # summaries in months are for monthly profiles
     )
     if not complete:
         names = ("lock_in_depth", "lock_in_months", "lock_in_volume", "crossing_month", "break_even_month")

@@ -23,6 +23,7 @@ import numpy as np
 import evalkit
 from evalkit.disclosure import protect
 from evalkit.effects import EffectProfile
+from evalkit.errors import Fault, UsageError
 from evalkit.exhibits import Analysis, Chart, Exhibit, Note, Table
 from evalkit.files import write_files
 from evalkit.gate import Judgement
@@ -56,8 +57,20 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Results from a ``results.json``."""
-        return cls(json.loads(Path(path).read_text("utf-8")))
+        """Results from a ``results.json``.
+
+        Raises
+        ------
+        UsageError
+            ``results.unreadable`` when the file is no JSON of this kind.
+        """
+        try:
+            document = json.loads(Path(path).read_text("utf-8"))
+        except ValueError:
+            document = None
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            raise UsageError(Fault("results.unreadable", {"schema": SCHEMA}, Path(path).name))
+        return cls(document)
 
     def effects(self) -> list[Json]:
         """The effect table: one row a profile and month."""
@@ -139,8 +152,13 @@ def assemble(
     flow: Sequence[Any],
     analyses: Sequence[Analysis],
     judgements: Sequence[Judgement],
+    earlier: Mapping[str, Any] | None = None,
 ) -> Results:
-    """The protected results document of a run."""
+    """The protected results document of a run.
+
+    ``earlier`` is the document of a run before this one: the study file of the first run that showed an estimate is
+    carried along, so that the report can print what was changed after results were known.
+    """
     document: Json = {
         "schema": SCHEMA,
         "evalkit": evalkit.__version__,
@@ -163,6 +181,7 @@ def assemble(
             for analysis in analyses
             for finding in analysis.findings
         ],
+        "first_run": _first_run(earlier),
         "checks": [_plain(_fields(check)) for check in checks],
         "disclosure": {
             "profile": study.disclosure.profile,
@@ -172,6 +191,18 @@ def assemble(
         },
     }
     return Results(protect(document))
+
+
+def _first_run(earlier: Mapping[str, Any] | None) -> Json | None:
+    """When and with which study file an estimate was shown first; None if this run is the first."""
+    if earlier is None:
+        return None
+    if earlier.get("first_run"):
+        return dict(earlier["first_run"])
+    if not any(month["status"] == "ok" for profile in earlier["profiles"] for month in profile["months"]):
+        return None
+    study = earlier["study"]
+    return {"created": earlier["created"], "sha256": study["sha256"], "text": study["text"]}
 
 
 def _now() -> str:

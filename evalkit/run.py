@@ -5,7 +5,7 @@ Each arrow of the architecture is one call here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,19 @@ class Outcome:
         return any(not j.withheld for j in self.judgements if j.outcome in primary)
 
 
-def run(study_file: Path, progress: Progress = silent, *, blind: bool = False) -> Outcome:
+def run(
+    study_file: Path,
+    progress: Progress = silent,
+    *,
+    blind: bool = False,
+    earlier: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Everything from a study file to a protected results document; nothing is written.
 
     Parameters
     ----------
     blind: withhold every estimate and keep the design: what ``evalkit check`` shows.
+    earlier: the document of an earlier run of this study, which tells what its first results were based on.
 
     Raises
     ------
@@ -57,7 +64,7 @@ def run(study_file: Path, progress: Progress = silent, *, blind: bool = False) -
     settings = bind_all(study)
     progress("read")
     data, sample = load(study, progress)
-    return analyse(study, settings, data, sample, progress, blind=blind)
+    return analyse(study, settings, data, sample, progress, blind=blind, earlier=earlier)
 
 
 def bind_all(study: Study) -> list[Any]:
@@ -94,6 +101,7 @@ def analyse(
     progress: Progress = silent,
     *,
     blind: bool = False,
+    earlier: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Estimate, judge and protect."""
     analyses: list[Analysis] = []
@@ -118,6 +126,7 @@ def analyse(
         flow=_flow(sample, analyses),
         analyses=analyses,
         judgements=judgements,
+        earlier=earlier,
     )
     return Outcome(record, tuple(judgements))
 

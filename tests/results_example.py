@@ -187,7 +187,7 @@ def study_of(disclosure: str) -> study.Study:
     return study.parse(f'{text}[disclosure]\nprofile = "{disclosure}"\nminimum = 10\n', Path("study.toml"))
 
 
-def assemble(disclosure: str, made: Analysis | None = None) -> Results:
+def assemble(disclosure: str, made: Analysis | None = None, earlier: dict[str, Any] | None = None) -> Results:
     """The results of the example, with everything fixed that differs between machines."""
     made = made or analysis()
     chosen = study_of(disclosure)
@@ -210,6 +210,7 @@ def assemble(disclosure: str, made: Analysis | None = None) -> Results:
             flow=flow(),
             analyses=(made,),
             judgements=judgements,
+            earlier=earlier,
         )
 
 

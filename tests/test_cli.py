@@ -46,6 +46,20 @@ def test_same_study_same_numbers(town: Path) -> None:
     assert (town / "results" / "effects.csv").read_bytes() == first
 
 
+def test_changes_after_the_first_results_are_kept(tmp_path: Path) -> None:
+    assert call("init", tmp_path / "s", "-q").returncode == 0
+    study = tmp_path / "s" / "study.toml"
+    before = study.read_text("utf-8")
+    assert call("run", study, "-q").returncode == 0
+    first = json.loads((study.parent / "results" / "results.json").read_text("utf-8"))
+    assert first["first_run"] is None
+    for ratio in ("2", "4"):
+        study.write_text(before.replace("ratio = 3", f"ratio = {ratio}"), "utf-8")
+        assert call("run", study, "-q").returncode == 0
+        again = json.loads((study.parent / "results" / "results.json").read_text("utf-8"))
+        assert again["first_run"]["text"] == before and again["first_run"]["sha256"] == first["study"]["sha256"]
+
+
 def test_quiet_and_json(town: Path) -> None:
     done = call("run", town, "--quiet", "--json")
     assert done.returncode == 0 and done.stderr == ""
@@ -154,7 +168,8 @@ def test_help_is_quick_and_imports_no_statistics() -> None:
     assert call("--help").returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
-    code = "import sys, evalkit.cli; print([m for m in ('numpy', 'pandas', 'statsmodels', 'matplotlib', 'duckdb') if m in sys.modules])"
+    heavy = ("numpy", "pandas", "statsmodels", "matplotlib", "duckdb")
+    code = f"import sys, evalkit.cli; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

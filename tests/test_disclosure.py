@@ -80,6 +80,15 @@ def test_counts_are_multiples_of_five_and_never_small(disclosure: str) -> None:
     assert None in counts
 
 
+def test_rounding_leaves_no_minus_zero() -> None:
+    document = example.raw()
+    document["profiles"][0]["months"][5] |= {"estimate": -0.0001, "ci_low": -0.0004}
+    document["findings"][0] |= {"value": -0.001, "params": {}}
+    made = protect(document)
+    assert made["profiles"][0]["months"][5]["estimate"] == made["findings"][0]["value"] == 0
+    assert {math.copysign(1, n) for n in numbers([made["profiles"], made["findings"]]) if n == 0} == {1.0}
+
+
 def test_no_covariance_leaves_and_nothing_is_nan() -> None:
     document = example.protected()
     assert {p["vcov"] is None for p in document["profiles"]} == {True}

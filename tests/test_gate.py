@@ -77,6 +77,14 @@ def test_an_infinite_difference_fails() -> None:
     assert balance_findings([row(np.inf), row(0.1)], LIMITS)[0].verdict == "fail"
 
 
+def test_two_levels_count_once() -> None:
+    """Men and women differ by the same: one test, so Holm does not double the p-value."""
+    rows = [row(-0.15, 0.04, "sex", "man"), row(0.15, 0.04, "sex", "vrouw")]
+    assert [f.params["variable"] for f in balance_findings(rows, LIMITS)] == ["sex:vrouw", "sex:vrouw"]
+    three = [row(0.15, 0.02, "education", level) for level in ("a", "b", "c")]
+    assert [f.code for f in balance_findings(three, LIMITS)] == ["balance"]  # 3 x 0.02
+
+
 def test_no_covariates_no_findings() -> None:
     assert balance_findings([], LIMITS) == ()
 

@@ -140,6 +140,7 @@ def test_long_run_needs_36_months(months: int, defined: bool) -> None:
     "change",
     [
         {"composition": "varying"},
+        {"labels": {"period_months": "12"}},
         {"month": [2, 3, 4]},
         {"uncertainty": Intervals(np.zeros(3), np.ones(3), 0.95, "wild")},
         {"estimate": [0.1, np.nan, 0.2]},

@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import report_example
 import results_example as example
 
 from evalkit import results
+from evalkit.errors import UsageError
+from evalkit.exhibits import Finding
 from evalkit.results import EFFECT_COLUMNS, SUMMARY_COLUMNS, Results, estimand_text, to_csv, write_files
 
 VALIDATOR = jsonschema.Draft202012Validator(json.loads(example.SCHEMA.read_text("utf-8")))
@@ -152,6 +155,21 @@ def test_same_run_same_document() -> None:
     assert example.assemble("open").document == example.assemble("open").document
 
 
+def test_the_first_run_that_showed_an_estimate_is_carried_along() -> None:
+    first = dict(example.assemble("municipal").document)
+    assert first["first_run"] is None
+    failing = Finding("balance", "", "fail", 0.4, 0.25, {"variable": "age", "smd": 0.4})
+    blind = dict(example.assemble("municipal", replace(example.analysis(), findings=(failing,))).document)
+    assert example.assemble("municipal", earlier=blind).document["first_run"] is None
+    first["created"] = "2025-01-01T00:00:00Z"
+    second = example.assemble("municipal", earlier=first).document
+    third = example.assemble("municipal", earlier=dict(second)).document
+    assert third["first_run"] == second["first_run"]
+    assert second["first_run"]["created"] == "2025-01-01T00:00:00Z"
+    assert second["first_run"]["text"] == first["study"]["text"]
+    assert faults(second) == []
+
+
 def test_environment_names_versions_and_no_machine() -> None:
     made = results.environment()
     assert set(made) == {"python", "platform", "packages"}
@@ -230,6 +248,15 @@ def old(folder: Path) -> None:
 
 def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": 2}', "no json"])
+def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        Results.read(path)
+    assert error.value.faults[0].code == "results.unreadable"
 
 
 def test_write_and_read_back(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ def make_profile(
     }
     if variant:
         labels["variant"] = variant
+    if study.table is not None and study.table.period_months != 1:
+        labels["period_months"] = str(study.table.period_months)
     return EffectProfile(
         estimand=Estimand(
             population,  # type: ignore[arg-type]  # a literal, checked where adapters write it

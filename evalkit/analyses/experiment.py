@@ -18,7 +18,7 @@ SE_KIND = "HC2, clustered on {level}"
 
 
 class Settings(Frozen):
-    """``adjust``: also estimate with covariates, fully interacted with treatment; the adjusted profile then comes first."""
+    """``adjust``: also estimate with covariates, fully interacted with treatment; that profile then comes first."""
 
     adjust: bool = True
 

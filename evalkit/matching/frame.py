@@ -110,8 +110,8 @@ def match_frame(
     ----------
     frame: pandas, polars or another eager frame that narwhals knows; one row a unit.
     treatment: a column of 0/1 or booleans. ``numeric`` and ``categorical``: covariates of the chance of treatment.
-    exact: categorical columns on which matches agree. ``id``: a column of unique ids; row numbers when left out, and then
-        ties depend on row order. ``cluster``: influences are summed within it; default each unit by itself.
+    exact: categorical columns on which matches agree. ``id``: a column of unique ids; row numbers when left out, and
+        then ties depend on row order. ``cluster``: influences are summed within it; default each unit by itself.
     ratio, caliper, unit: see :func:`evalkit.matching.nearest.match_nearest`.
 
     Raises

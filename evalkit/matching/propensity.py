@@ -122,8 +122,8 @@ def _back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array
 def _independent(information: Array, names: tuple[str, ...], first_of_time: int) -> NDArray[np.int64]:
     """Columns with a pivot of their own, by Gaussian elimination on the scaled information.
 
-    Row-level dummies (elapsed month, quarter) that follow from the columns before them are left out: the model stays the
-    same. A covariate that does is refused by name.
+    Row-level dummies (elapsed month, quarter) that follow from the columns before them are left out: the model stays
+    the same. A covariate that does is refused by name.
     """
     scale = np.sqrt(np.diag(information))
     constant = np.flatnonzero(scale == 0)

@@ -32,7 +32,7 @@ Z99 = 2.5758293035489004
 
 @dataclass(frozen=True)
 class Draw:
-    """One replication of one outcome: estimate, standard error (K,), whether the band held the whole path, and cumulated."""
+    """One replication of one outcome: path with standard errors (K,), its sum, and whether band and sets held."""
 
     estimate: np.ndarray
     std_error: np.ndarray
@@ -169,7 +169,7 @@ def _share_row(design, outcome, what, hits, n, starters):
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as a Markdown table."""
     lines = [
-        "| design | outcome | quantity | starters | truth | bias | MC error | SD | mean SE | coverage (99 % interval) |",
+        "| design | outcome | quantity | starters | truth | bias | MC error | SD | mean SE | coverage (99 %) |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
