@@ -16,6 +16,9 @@ FEW_MONTHS = 3
 
 CURRENCIES = {"euro": "€", "dollar": "$"}
 
+UNADJUSTED, ADJUSTED = ("difference_in_means", "unadjusted"), ("regression_adjusted", "adjusted")
+"""Variants of one analysis, without and with adjustment for covariates."""
+
 
 def finite(value: Any) -> bool:
     """Whether a value of the document is a number."""
@@ -51,11 +54,19 @@ class View:
         self.protocol: Mapping[str, Any] = document["study"]["protocol"]
         self.labels: Mapping[str, str] = (self.protocol.get("labels") or {}).get(lang) or {}
         self.minimum = int(document["disclosure"]["minimum"])
+        self.table = bool(self.protocol.get("table"))
 
     # -- words ---------------------------------------------------------------------------------------------------
 
     def say(self, key: str, /, **params: Any) -> str:
-        """A sentence of the catalogue."""
+        """A sentence of the catalogue.
+
+        ``<key>_period`` is said where time is counted in periods, ``<key>_table`` for an analysis-ready table, when
+        the catalogue has them.
+        """
+        for ending, holds in (("period", self.by_period), ("table", self.table)):
+            if holds and self.known(f"{key}_{ending}"):
+                return text.say(f"{key}_{ending}", self.lang, **params)
         return text.say(key, self.lang, **params)
 
     def known(self, key: str) -> bool:
@@ -75,6 +86,19 @@ class View:
             name = name.split(":", 1)[1]
         key = f"report.word.{name}"
         return self.say(key) if self.known(key) else capital(name.replace("_", " "))
+
+    def inside(self, name: str) -> str:
+        """A study word inside a sentence: a label as the study file writes it, any other word without its capital.
+
+        Labels may be names (``Hispanic``). Those of outcomes and instruments are read as common words: ``inner``.
+        """
+        if ":" in name:
+            column, level = name.split(":", 1)
+            return f"{self.inside(column)}: {self.level(column, level)}"
+        if name in self.labels:
+            return str(self.labels[name])
+        key = f"report.word.{name}"
+        return inner(self.say(key)) if self.known(key) else name.replace("_", " ")
 
     def level(self, column: str, level: str) -> str:
         """A level of a categorical column: the label of ``column:level``, of the level, or the level as it is."""
@@ -101,7 +125,7 @@ class View:
         kind, _, level = name.partition(", clustered on ")
         key = f"report.se_kind.{kind.lower().replace(' ', '_')}"
         words = self.say(key) if self.known(key) else kind
-        return self.say("report.se_kind.clustered", kind=words, level=inner(self.word(level))) if level else words
+        return self.say("report.se_kind.clustered", kind=words, level=self.inside(level)) if level else words
 
     def params(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Parameters of a finding or a note, study words replaced by their labels."""
@@ -109,14 +133,17 @@ class View:
         column = str(out.get("variable", ""))
         if isinstance(out.get("level"), str) and out["level"]:
             out["level"] = self.level(column, out["level"])
-        for key in ("variable", "outcome", "instrument", "comparison", "versus", "cluster", "subgroup"):
+        for key in ("outcome", "instrument", "comparison", "versus"):
             if isinstance(out.get(key), str):
-                out[key] = inner(self.pair(out[key]))
+                out[key] = inner(self.word(out[key]))
+        for key in ("variable", "cluster", "subgroup"):
+            if isinstance(out.get(key), str):
+                out[key] = self.inside(out[key].replace("=", ":"))
         if isinstance(out.get("convention"), str):
             out["convention"] = self.term("report.convention", out["convention"])
-        for key in ("variables", "outcomes", "exact"):
+        for key in ("variables", "exact"):
             if isinstance(out.get(key), list | tuple):
-                out[key] = self.listing(inner(self.pair(str(item))) for item in out[key])
+                out[key] = self.listing(self.inside(str(item).replace("=", ":")) for item in out[key])
         return out
 
     def listing(self, items: Iterable[str]) -> str:
@@ -152,7 +179,8 @@ class View:
         """An effect with its unit."""
         if unit in CURRENCIES:
             sign = ("−" if value < 0 else "+" if signed else "") if finite(value) and round(value) else ""
-            return f"{sign}{CURRENCIES[unit]}\u00a0{self.number(abs(value) if finite(value) else value)}"
+            space = "\u00a0" if self.lang == "nl" else ""
+            return f"{sign}{CURRENCIES[unit]}{space}{self.number(abs(value) if finite(value) else value)}"
         return f"{self.plain(value, unit, signed)}\u00a0{self.unit(unit)}"
 
     def months(self, count: int) -> str:
@@ -163,10 +191,19 @@ class View:
         """A mean outcome: a percentage for fractions, else an amount."""
         return text.share(value, self.lang) if unit == "fraction" else self.amount(value, unit)
 
-    def span(self, low: Any, high: Any, unit: str, with_unit: bool = False) -> str:
-        """``low to high``."""
-        last = self.amount(high, unit, True) if with_unit else self.plain(high, unit)
-        return self.say("report.span", low=self.plain(low, unit), high=last)
+    def percent(self, value: Any) -> str:
+        """A fraction as a percentage in a sentence: ``97.3%``, and ``100%`` where it is whole."""
+        whole = finite(value) and abs(100 * value - round(100 * value)) < 1e-9
+        return text.share(value, self.lang, 0 if whole else 1)
+
+    def span(self, low: Any, high: Any, unit: str) -> str:
+        """``low to high`` without a unit, for a table whose head names it."""
+        return self.say("report.span", low=self.plain(low, unit), high=self.plain(high, unit))
+
+    def range(self, low: Any, high: Any, unit: str) -> str:
+        """``low to high`` with the unit: behind the last bound, before both for a currency."""
+        first = self.amount(low, unit, True) if unit in CURRENCIES else self.plain(low, unit)
+        return self.say("report.span", low=first, high=self.amount(high, unit, True))
 
     # -- profiles ------------------------------------------------------------------------------------------------
 
@@ -190,16 +227,21 @@ class View:
     @cached_property
     def by_period(self) -> bool:
         """Whether time is counted in measured periods instead of months."""
-        table = self.protocol.get("table")
-        if not table:
-            return False
-        return int(table.get("period_months") or 1) != 1 or all(len(p["months"]) < 2 for p in self.profiles)
+        return self.table and (self.period_months != 1 or all(len(p["months"]) < 2 for p in self.profiles))
+
+    @cached_property
+    def period_months(self) -> int:
+        """Months in one measured period."""
+        labelled = [p["labels"]["period_months"] for p in self.profiles if p["labels"].get("period_months")]
+        return int(next(iter(labelled), None) or (self.protocol.get("table") or {}).get("period_months") or 1)
 
     def moment(self, month: int, kind: str = "event") -> str:
-        """``after 36 months``, ``in month 36``, ``in period 2``, ``in the period measured``."""
+        """``after 36 months``, ``in month 36``, ``in period 2 (12 months each)``, ``in the period measured``."""
         if self.by_period:
-            single = all(len(p["months"]) < 2 for p in self.profiles)
-            return self.say("report.moment.single" if single else "report.moment.period", month=month)
+            if all(len(p["months"]) < 2 for p in self.profiles):
+                return self.say("report.moment.single")
+            key = "report.moment.period" if self.period_months == 1 else "report.moment.period_long"
+            return self.say(key, month=month, length=self.period_months)
         if kind == "flow":
             return self.say("report.moment.during", month=month)
         return self.say("report.moment.after_one" if month == 1 else "report.moment.after", month=month)
@@ -233,26 +275,43 @@ class View:
         return self.variant(variant) if single else f"{name}, {self.variant(variant)}"
 
     def analysis(self, identity: str) -> str:
-        """An analysis by its label, else by its method; twins of one method keep their id."""
+        """An analysis by its label, else by its method; twins of one method go by their id."""
         if identity in self.labels:
-            return inner(str(self.labels[identity]))
+            return str(self.labels[identity])
         methods = {p["labels"]["analysis"]: p["labels"]["method"] for p in self.profiles}
-        if identity not in methods:
-            return identity
-        name = self.term("report.method", methods[identity])
-        return f"{name} ({identity})" if list(methods.values()).count(methods[identity]) > 1 else name
+        if list(methods.values()).count(methods.get(identity, "")) != 1:
+            return identity.replace("_", " ")
+        return self.term("report.method", methods[identity])
 
     def versus(self, profile: Profile) -> str:
         """Who the starters are compared with, as part of a sentence."""
         estimand = profile["estimand"]
-        if estimand["identification"] == "randomisation":
+        if is_randomised(profile):
             return self.say("report.versus.control")
-        if self.protocol.get("table"):
+        if self.table:
             return self.say("report.versus.comparison")
         key = f"report.versus.{estimand['versus']}"
         if self.known(key):
             return self.say(key)
         return self.say("report.versus.other", instrument=inner(self.word(estimand["versus"])))
+
+    def without(self, place: str, *profiles: Profile) -> str:
+        """What the outcome of the starters is set beside, worded for a place of the report (``report.without``).
+
+        ``never`` for people who stay without the instrument, ``wait`` for those who had not started yet and may do so
+        later, ``other`` for those in another instrument, ``mixed`` when the profiles differ.
+        """
+        kinds = dict.fromkeys(self._beside(profile) for profile in profiles)
+        kind = "mixed" if len(kinds) > 1 else next(iter(kinds), "never")
+        labels, estimand = profiles[0]["labels"], profiles[0]["estimand"]
+        words = {"instrument": labels["instrument"], "other": estimand["versus"]}
+        return self.say(f"report.without.{place}.{kind}", **{key: inner(self.word(w)) for key, w in words.items()})
+
+    def _beside(self, profile: Profile) -> str:
+        versus = str(profile["estimand"]["versus"])
+        if self.table or is_randomised(profile) or versus in ("never", "no_adoption"):
+            return "never"
+        return "wait" if versus == "wait" else "other"
 
     def gate(self, profile: Profile) -> Mapping[str, Any]:
         """The gate's verdict on a profile; without one it counts as passed."""
@@ -263,9 +322,14 @@ class View:
         return {"analysis": labels["analysis"], "outcome": labels["outcome"], "verdict": "pass", "shown_anyway": ""}
 
 
+def is_randomised(profile: Profile) -> bool:
+    """Whether the estimate rests on a draw by lot."""
+    return bool(profile["estimand"]["identification"] == "randomisation")
+
+
 def is_secondary(profile: Profile) -> bool:
     """Whether a profile answers the same question another way: the other convention, the unadjusted difference."""
-    return profile["labels"].get("variant") in ("start_first", "exit_first", "difference_in_means", "unadjusted")
+    return profile["labels"].get("variant") in ("start_first", "exit_first", *UNADJUSTED)
 
 
 def is_contrast(profile: Profile) -> bool:
