@@ -189,13 +189,16 @@ def report(
 ) -> None:
     """Write the report again from results that were saved."""
     _setup(quiet, False, lang)
+    from evalkit.audit import audit
     from evalkit.report import write
     from evalkit.results import Results
 
     path = results / "results.json" if results.is_dir() else results
     if not path.is_file():
         raise UsageError(Fault("cli.no_results", {"path": path.name}))
-    for written in write(dict(Results.read(path).document), out or path.parent):
+    document = dict(Results.read(path).document)
+    audit(document)
+    for written in write(document, out or path.parent):
         print(written)
 
 

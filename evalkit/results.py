@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import evalkit
+from evalkit.audit import audit
 from evalkit.disclosure import protect
 from evalkit.effects import EffectProfile
 from evalkit.errors import Fault, UsageError
@@ -100,7 +101,14 @@ class Results:
         return rows
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``results.json``, ``effects.csv`` and ``summary.csv``; each appears whole, the JSON last."""
+        """Write ``results.json``, ``effects.csv`` and ``summary.csv``; each appears whole, the JSON last.
+
+        Raises
+        ------
+        DisclosureError
+            When the document shows what it may not; see :func:`evalkit.audit.audit`.
+        """
+        audit(self.document)
         text = json.dumps(self.document, ensure_ascii=False, indent=1, allow_nan=False)
         return write_files(
             Path(folder),

@@ -165,7 +165,7 @@ def analysis() -> Analysis:
         "matching",
         (whole, *groups, *subgroup_contrasts(groups)),
         (
-            balance_table(rows, TREATED, COMPARISON),
+            balance_table(rows, TREATED, COMPARISON, COMPARISON),
             love(rows),
             overlap(),
             later,

@@ -173,6 +173,15 @@ def test_help_is_quick_and_imports_no_statistics() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_results_changed_by_hand_are_stopped(town: Path, tmp_path: Path) -> None:
+    document = json.loads((town / "results" / "results.json").read_text("utf-8"))
+    document["flow"][0]["persons"] = 3
+    (tmp_path / "results.json").write_text(json.dumps(document), "utf-8")
+    done = call("report", tmp_path)
+    assert done.returncode == 5 and "disclosure.small_count" in done.stderr
+    assert not list(tmp_path.glob("*.html"))
+
+
 def test_bsn_column_is_refused_without_its_values(tmp_path: Path) -> None:
     tables = simulate.draw(simulate.SMALL, 600, 3)
     simulate.write(tmp_path / "data", tables)

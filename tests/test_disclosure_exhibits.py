@@ -30,7 +30,9 @@ def with_exhibits(*exhibits: Any, disclosure: str = "municipal") -> dict[str, An
 
 def balance(treated: tuple[int, ...], n: int = example.TREATED) -> dict[str, Any]:
     rows = example.balance_rows(treated)
-    return with_exhibits(balance_table(rows, n, example.COMPARISON), example.love(rows), example.model())
+    return with_exhibits(
+        balance_table(rows, n, example.COMPARISON, example.COMPARISON), example.love(rows), example.model()
+    )
 
 
 def test_a_small_level_takes_the_next_smallest_along() -> None:
@@ -53,7 +55,7 @@ def test_small_levels_that_add_up_to_a_telling_total_take_one_more_along() -> No
 def test_two_levels_go_together() -> None:
     """Of two levels a small one is the other's complement."""
     rows = tuple(r for r in example.balance_rows((77, 0, 0, 4)) if r.level in ("laag", "overig"))
-    table = exhibit(with_exhibits(balance_table(rows, 81, 130)), "balance")
+    table = exhibit(with_exhibits(balance_table(rows, 81, 130, 130)), "balance")
     assert [row["mean_treated"] for row in table["rows"]] == [None, None]
 
 
@@ -90,22 +92,22 @@ def test_a_finding_does_not_tell_the_difference_of_a_hidden_level() -> None:
 def test_means_of_a_tiny_group_are_hidden() -> None:
     """The mean age of three people tells their ages; so does a standardised difference."""
     rows = example.balance_rows()[:1]
-    row = exhibit(with_exhibits(balance_table(rows, 3, 130)), "balance")["rows"][0]
+    row = exhibit(with_exhibits(balance_table(rows, 3, 130, 130)), "balance")["rows"][0]
     assert (row["mean_treated"], row["smd_before"], row["vr_after"], row["n_treated"]) == (None, None, None, None)
     assert row["mean_before"] == 42.99
-    row = exhibit(with_exhibits(balance_table(rows, 10, 130)), "balance")["rows"][0]
+    row = exhibit(with_exhibits(balance_table(rows, 10, 130, 130)), "balance")["rows"][0]
     assert (row["mean_treated"], row["smd_before"]) == (38.21, -0.4)
 
 
 def test_the_mean_of_a_zero_one_column_is_a_share() -> None:
     """A numeric column of zeros and ones: 2 of 81 have debts."""
     row = replace(example.balance_rows()[1], mean_treated=2 / 81)
-    document = with_exhibits(balance_table((row,), 81, 130), example.model())
+    document = with_exhibits(balance_table((row,), 81, 130, 130), example.model())
     shown = exhibit(document, "balance")["rows"][0]
     assert (shown["mean_treated"], shown["smd_before"]) == (None, None)
     assert exhibit(document, "model")["rows"][2]["std_error"] is None
     row = replace(row, mean_treated=30 / 81)
-    assert exhibit(with_exhibits(balance_table((row,), 81, 130)), "balance")["rows"][0]["mean_treated"] == 0.375
+    assert exhibit(with_exhibits(balance_table((row,), 81, 130, 130)), "balance")["rows"][0]["mean_treated"] == 0.375
 
 
 def test_columns_that_add_up_to_their_parent() -> None:

@@ -85,25 +85,30 @@ def composition_of(observed: NDArray[np.bool_]) -> str:
     return "fixed" if bool((observed == observed[:, :1]).all()) else "varying"
 
 
-def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_comparison: int) -> Table:
-    """Balance as an exhibit; levels of a categorical covariate are parts of one total."""
+def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_before: int, n_comparison: int) -> Table:
+    """Balance as an exhibit; levels of a categorical covariate are parts of one total.
+
+    Persons beneath the means: all treated, all candidates for the comparison (before), those it uses (after).
+    """
     columns = (
         Column("variable", "variable", "text"),
         Column("level", "level", "text"),
         Column("measure", "measure", "key"),
         Column("mean_treated", "mean_treated", "share", support="n_treated", decimals=2),
-        Column("mean_before", "mean_before", "share", support="n_comparison", decimals=2),
+        Column("mean_before", "mean_before", "share", support="n_before", decimals=2),
         Column("mean_after", "mean_after", "share", support="n_comparison", decimals=2),
         Column("smd_before", "smd_before", "stat", decimals=2),
         Column("smd_after", "smd_after", "stat", decimals=2),
         Column("vr_before", "vr_before", "stat", decimals=2),
         Column("vr_after", "vr_after", "stat", decimals=2),
         Column("n_treated", "n_treated", "count", decimals=0),
+        Column("n_before", "n_before", "count", decimals=0),
         Column("n_comparison", "n_comparison", "count", decimals=0),
     )
     body = []
     for row in rows:
         values = {c.key: getattr(row, c.key) for c in columns if hasattr(row, c.key)}
         measure = "share" if row.level or row.variable.endswith(":missing") else "mean"
-        body.append(values | {"measure": measure, "n_treated": n_treated, "n_comparison": n_comparison})
+        numbers = {"n_treated": n_treated, "n_before": n_before, "n_comparison": n_comparison}
+        body.append(values | {"measure": measure} | numbers)
     return Table("balance", "balance", columns, tuple(body))

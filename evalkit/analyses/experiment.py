@@ -58,7 +58,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     rows_of_balance = balance(design, treated, one, 1.0 - one, _p_values(sample, treated))
     findings: tuple[Finding, ...] = balance_findings(rows_of_balance, sample.study.gate, fails=False)
     exhibits = (
-        balance_table(rows_of_balance, int(treated.sum()), int((~treated).sum())),
+        balance_table(rows_of_balance, int(treated.sum()), int((~treated).sum()), int((~treated).sum())),
         Note("experiment_method", {"adjusted": len(variants) > 1}),
     )
     return Analysis(id, "experiment", tuple(profiles), exhibits if rows_of_balance else exhibits[1:], findings)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from evalkit.report import people
-from evalkit.report.blocks import Block, Callout, Code, Fold, Grid, Heading, Items, Section, Text, Tone
+from evalkit.report.blocks import Block, Callout, Code, Fold, Grid, Heading, Items, Section, Text, Tone, words
+from evalkit.report.changes import changes
 from evalkit.report.findings import advice, check_sentence, of_analysis, sentence
-from evalkit.report.view import Profile, View, capital, inner
+from evalkit.report.view import FEW_MONTHS, Profile, View, capital, inner
 
 TONES: Mapping[str, Tone] = {"pass": "good", "warn": "warn", "fail": "fail"}
 
 ESTIMAND = ("population", "strategy", "versus", "clock", "outcome", "unit", "identification", "restriction", "se_kind")
+
+REGISTER_SETTINGS = ("time.clock", "time.within_month", "eligibility.")
+"""Beginnings of settings that an analysis-ready table does not use."""
+
+REGISTER_ASSUMPTIONS = {("conditional_independence", 4)}
+"""Assumptions on people who are still to start: kind and number."""
 
 GLOSSARY = ("point", "interval", "band", "lock_in", "break_even", "comparison", "smd", "support", "propensity")
 
@@ -57,12 +64,10 @@ def trust(view: View) -> Section:
 def method(view: View) -> Section:
     """How the answer was reached, in plain words, then for the referee."""
     blocks: list[Block] = []
-    seen: set[tuple[str, str]] = set()
+    firsts: dict[str, Profile] = {}
     for profile in view.profiles:
-        labels = profile["labels"]
-        if (labels["analysis"], labels["method"]) in seen:
-            continue
-        seen.add((labels["analysis"], labels["method"]))
+        firsts.setdefault(profile["labels"]["method"], profile)
+    for profile in firsts.values():
         blocks += _plain(view, profile)
     notes = [e for e in view.document.get("exhibits") or () if e["type"] == "note"]
     if notes:
@@ -76,10 +81,9 @@ def method(view: View) -> Section:
 
 def _plain(view: View, profile: Profile) -> list[Block]:
     name = profile["labels"]["method"]
-    kind = f"{name}_table" if view.protocol.get("table") and name == "matching" else name
-    key = f"report.plain.{kind}"
+    key = f"report.plain.{name}"
     covariates = view.protocol.get("covariates") or {}
-    names = [inner(view.word(c)) for c in (*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ()))]
+    names = [view.inside(c) for c in (*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ()))]
     params = {
         "instrument": inner(view.word(profile["labels"]["instrument"])),
         "covariates": view.listing(names) or view.say("report.plain.no_covariates"),
@@ -105,7 +109,7 @@ def _assumptions(view: View) -> Items:
     for kind in kinds:
         for index in range(1, 5):
             key = f"report.assumption.{kind}.{index}"
-            if view.known(key):
+            if view.known(key) and not (view.table and (kind, index) in REGISTER_ASSUMPTIONS):
                 items.append(view.say(key, instrument=inner(view.word(_instrument(view)))))
     items.append(view.say("report.assumption.records"))
     return Items(tuple(("", item) for item in dict.fromkeys(items)))
@@ -114,7 +118,9 @@ def _assumptions(view: View) -> Items:
 def _referee(view: View) -> list[Block]:
     blocks: list[Block] = [Heading(view.say("report.referee.title"))]
     rows = [
-        (view.say(f"report.referee.{name}"), *(_estimand(view, p)[name] for p in view.profiles)) for name in ESTIMAND
+        (view.say(f"report.referee.{name}"), *(_estimand(view, p)[name] for p in view.profiles))
+        for name in ESTIMAND
+        if not (view.table and name == "clock")
     ]
     head = (view.say("report.referee.what"), *(_column(view, profile) for profile in view.profiles))
     blocks.append(Grid(view.say("report.referee.caption"), head, tuple(rows), (False,) * len(head)))
@@ -123,7 +129,8 @@ def _referee(view: View) -> list[Block]:
         if view.known(key):
             term = view.say("report.equation.term", method=view.term("report.method", kind))
             blocks.append(Items(((term, view.say(key)),)))
-    blocks.append(Text(view.say("report.referee.bands")))
+    few = all(len(profile["months"]) < FEW_MONTHS for profile in view.profiles)
+    blocks.append(Text(view.say("report.referee.interval" if few else "report.referee.bands")))
     blocks.append(_design(view))
     return blocks + people.appendix(view)
 
@@ -157,6 +164,8 @@ def _design(view: View) -> Grid:
     for analysis in view.protocol.get("analyses") or ():
         settings = {"method": analysis["method"]} | dict(analysis.get("settings") or {})
         rows += [(f"analysis.{analysis['id']}.{key}", _plain_value(value)) for key, value in settings.items()]
+    if view.table:
+        rows = [row for row in rows if not row[0].startswith(REGISTER_SETTINGS)]
     head = (view.say("report.design.key"), view.say("report.design.value"))
     return Grid(view.say("report.design.caption"), head, tuple(rows), (False, False))
 
@@ -183,7 +192,7 @@ def checks(view: View) -> Section:
     names = ("severity", "table", "say", "count", "share", "why", "fix")
     rows = []
     for check in sorted(found, key=lambda c: order.get(c["severity"], 3)):
-        share = view.mean(check["share"], "fraction") if check["share"] is not None else "–"
+        share = view.percent(check["share"]) if check["share"] is not None else "–"
         say, why, fix = (check_sentence(view, check, part) for part in ("say", "why", "fix"))
         severity = view.term("report.severity", check["severity"])
         rows.append(
@@ -233,6 +242,7 @@ def reproduce(view: View) -> Section:
         inputs,
         Fold(view.say("report.reproduce.packages"), (packages,)),
         Fold(view.say("report.reproduce.study_file", name=study["name"]), (Code(study["text"]),)),
+        *changes(view),
     ]
     return Section("reproduce", view.say("report.section.reproduce"), tuple(blocks))
 
@@ -250,9 +260,11 @@ def disclosure(view: View) -> Section:
     return Section("disclosure", view.say("report.section.disclosure"), tuple(blocks))
 
 
-def glossary(view: View) -> Section:
-    """The words a reader may not know."""
-    items = tuple(
-        (view.say(f"report.glossary.{key}.term"), view.say(f"report.glossary.{key}.meaning")) for key in GLOSSARY
-    )
+def glossary(view: View, sections: Iterable[Section]) -> Section | None:
+    """The words a reader may not know, as far as the sections use them; None when they use none."""
+    said = words(sections).lower()
+    used = [k for k in GLOSSARY if any(word in said for word in view.say(f"report.glossary.{k}.words").split("|"))]
+    items = tuple((view.say(f"report.glossary.{key}.term"), view.say(f"report.glossary.{key}.meaning")) for key in used)
+    if not items:
+        return None
     return Section("glossary", view.say("report.section.glossary"), (Items(items),))

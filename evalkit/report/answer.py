@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalkit.report.blocks import Bar, Bars, Block, Callout, Grid, Items, Section, Text
+from evalkit.report.changes import changed
 from evalkit.report.findings import explained, not_shown
 from evalkit.report.view import (
+    ADJUSTED,
+    CURRENCIES,
     FEW_MONTHS,
+    UNADJUSTED,
     Profile,
     View,
     capital,
+    defined,
     direction,
     finite,
     good_months,
     inner,
     interval,
+    is_randomised,
     row_at,
     status,
 )
@@ -44,6 +50,8 @@ def answer(view: View) -> Section:
         blocks: list[Block] = [Text(view.say("report.answer.no_profiles"))]
     elif status(profile) != "ok":
         blocks = [not_shown(view, profile)]
+        if any(status(p) == "ok" for p in _others(view, profile)):
+            blocks.append(Text(view.say("report.answer.other.shown")))
     else:
         blocks = [
             _paragraph(view, profile),
@@ -51,6 +59,8 @@ def answer(view: View) -> Section:
             *_bars(view, profile),
             _cautions(view, profile),
         ]
+    if changed(view):
+        blocks.append(Callout(view.say("report.answer.changed.title"), view.say("report.answer.changed.text"), "warn"))
     blocks += _glance(view)
     return Section("answer", view.say("report.section.answer"), tuple(blocks))
 
@@ -61,6 +71,7 @@ def _words(view: View, profile: Profile) -> dict[str, Any]:
         "instrument": instrument,
         "Instrument": capital(instrument),
         "outcome": inner(view.outcome_word(profile)),
+        "Outcome": capital(view.outcome_word(profile)),
         "versus": view.versus(profile),
     }
 
@@ -76,13 +87,14 @@ def _paragraph(view: View, profile: Profile) -> Text:
     words["moment"] = view.moment(row["month"], estimand["kind"])
     words["Moment"] = capital(words["moment"])
     way = direction(profile, row)
-    sentences = [_size(view, profile, row, words), view.say(f"report.answer.chance.{way}")]
+    twins, others = _beside(view, profile, row, way)
+    sentences = [_size(view, profile, row, words), *twins, view.say(f"report.answer.chance.{way}"), *others]
     early = row_at(profile, CLOSE_LOOK)
-    if early and early is not row and len(profile["months"]) >= FEW_MONTHS:
+    if early and early is not row and not view.by_period:
+        then = direction(profile, early)
         sentences.append(
             view.say(
-                f"report.answer.early.{direction(profile, early)}",
-                moment=view.moment(CLOSE_LOOK, estimand["kind"]),
+                f"report.answer.early.{'same' if then == way else 'other'}.{then}",
                 Moment=capital(view.moment(CLOSE_LOOK, estimand["kind"])),
                 effect=view.amount(early["estimate"], estimand["unit"], True),
             )
@@ -96,7 +108,7 @@ def _paragraph(view: View, profile: Profile) -> Text:
 def _size(view: View, profile: Profile, row: Mapping[str, Any], words: Mapping[str, Any]) -> str:
     unit = profile["estimand"]["unit"]
     low, high = interval(row)
-    params = dict(words, effect=view.amount(row["estimate"], unit, True), range=view.span(low, high, unit))
+    params = dict(words, effect=view.amount(row["estimate"], unit, True), range=_margin(view, low, high, unit))
     if unit != "fraction" or not finite(row["counterfactual"]):
         levels = {"with_": "", "without": ""}
         if finite(row["counterfactual"]):
@@ -110,10 +122,47 @@ def _size(view: View, profile: Profile, row: Mapping[str, Any], words: Mapping[s
     return view.say("report.answer.size.hundred", **params, with_=view.number(with_), without=view.number(without))
 
 
+def _margin(view: View, low: Any, high: Any, unit: str) -> str:
+    """The margin beside an amount that has its unit already; a currency is named all the same."""
+    return view.range(low, high, unit) if unit in CURRENCIES else view.span(low, high, unit)
+
+
+def _others(view: View, profile: Profile) -> list[Profile]:
+    """The same outcome by another analysis, or by another variant of this one."""
+    return [p for p in view.profiles if p is not profile and p["labels"]["outcome"] == profile["labels"]["outcome"]]
+
+
+def _beside(view: View, profile: Profile, row: Mapping[str, Any], way: str) -> tuple[list[str], list[str]]:
+    """The same effect without (or with) adjustment for covariates, and every calculation that says something else."""
+    twins: list[str] = []
+    sentences: list[str] = []
+    for other in _others(view, profile):
+        unit, name = other["estimand"]["unit"], view.analysis_name(other)
+        found = row_at(other, row["month"]) or next(reversed(good_months(other)), None)
+        if found is None:
+            if verdict_of(view, other) == "fail":
+                sentences.append(view.say("report.answer.other.withheld", analysis=name))
+            continue
+        words = {
+            "effect": view.amount(found["estimate"], unit, True),
+            "range": _margin(view, *interval(found), unit),
+        }
+        there = direction(other, found)
+        if there != way:
+            sentences.append(view.say(f"report.answer.other.{there}", analysis=name, **words))
+        elif other["labels"]["analysis"] == profile["labels"]["analysis"]:
+            variant = other["labels"].get("variant")
+            kind = "unadjusted" if variant in UNADJUSTED else "adjusted" if variant in ADJUSTED else ""
+            twins += [view.say(f"report.answer.twin.{kind}", **words)] if kind else []
+    return twins, sentences
+
+
 def _ground(view: View, profile: Profile) -> list[str]:
     """Whether there was a lock-in, and whether the lost ground came back."""
     unit, lock_in = profile["estimand"]["unit"], profile["lock_in"]
     measures = {measure["measure"]: measure for measure in profile["summary"]}
+    if not defined(profile):
+        return []
     if not lock_in:
         return [view.say("report.answer.lock_in.hidden")]
     if not lock_in["exists"]:
@@ -132,11 +181,8 @@ def _ground(view: View, profile: Profile) -> list[str]:
             certain = finite(even["set_high"])
             key = "report.answer.break_even.certain" if certain else "report.answer.break_even.uncertain"
             low = int(even["set_low"]) if finite(even["set_low"]) else 1
-            sentences.append(
-                view.say(
-                    key, month=int(even["estimate"]), low=low, high=even["set_high"] if certain else "", horizon=horizon
-                )
-            )
+            high = int(even["set_high"]) if certain else ""
+            sentences.append(view.say(key, month=int(even["estimate"]), low=low, high=high, horizon=horizon))
         else:
             sentences.append(view.say("report.answer.break_even.not_reached", horizon=horizon))
     return sentences
@@ -162,20 +208,18 @@ def _bars(view: View, profile: Profile) -> list[Block]:
 
 def _hundred(view: View, profile: Profile, row: Mapping[str, Any]) -> Bars:
     words = _words(view, profile)
-    words["Moment"] = capital(view.moment(row["month"], profile["estimand"]["kind"]))
+    words["moment"] = view.moment(row["month"], profile["estimand"]["kind"])
     bars = []
     for main, share in ((True, row["counterfactual"] + row["estimate"]), (False, row["counterfactual"])):
         share = min(1.0, max(0.0, share))
-        label = view.say("report.hundred.with" if main else "report.hundred.without", **words)
+        label = view.say("report.hundred.with", **words) if main else view.without("bar", profile)
         bars.append(Bar(label, view.say("report.hundred.count", count=round(100 * share)), share, main))
     low, high = (100 * bound for bound in interval(row))
     key = "more" if low > 0 else "fewer" if high < 0 else "both"
-    text = view.say(
-        f"report.hundred.{key}",
-        instrument=words["instrument"],
-        low=view.number(min(abs(low), abs(high)) if key != "both" else abs(low), 1),
-        high=view.number(max(abs(low), abs(high)) if key != "both" else high, 1),
-    )
+    bounds = (abs(low), high) if key == "both" else sorted((abs(low), abs(high)))
+    decimals = 0 if min(bounds) >= 1 else 1
+    first, last = (view.number(bound, decimals) for bound in bounds)
+    text = view.say(f"report.hundred.{key}", instrument=words["instrument"], low=first, high=last)
     return Bars(view.say("report.hundred.title", **words), tuple(bars), text)
 
 
@@ -185,11 +229,7 @@ def _cautions(view: View, profile: Profile) -> Items:
     items = []
     key = f"report.caution.{estimand['identification']}"
     items.append(view.say(key if view.known(key) else "report.caution.other", **_words(view, profile)))
-    if (
-        estimand["versus"] == "wait"
-        and estimand["identification"] != "randomisation"
-        and not view.protocol.get("table")
-    ):
+    if estimand["versus"] == "wait" and not is_randomised(profile) and not view.table:
         items.append(view.say("report.caution.wait", **_words(view, profile)))
     smaller = [n for n in (row["n_treated"], row["n_comparison"]) if finite(n)]
     if len(smaller) < 2 or min(smaller) < SMALL:
@@ -216,9 +256,12 @@ def _glance(view: View) -> list[Block]:
         head = [view.outcome_word(profile)] + ([capital(view.analysis_name(profile))] if several else [])
         rows.append(tuple(head + _glance_cells(view, profile)))
     numeric = tuple(name in ("with", "without", "effect", "range") for name in names)
-    note = view.say("report.glance.note" if several else "report.glance.note_single")
-    heads = tuple(view.say(f"report.glance.{name}") for name in names)
-    return [Grid(view.say("report.glance.caption"), heads, tuple(rows), numeric, note)]
+    shown = [profile for profile in view.profiles if good_months(profile)]
+    notes = [view.without("note", *shown)] if shown else []
+    notes += [view.say("report.glance.note")] if several else []
+    words = {"without": view.without("head", *view.profiles)}
+    heads = tuple(words.get(name) or view.say(f"report.glance.{name}") for name in names)
+    return [Grid(view.say("report.glance.caption"), heads, tuple(rows), numeric, " ".join(notes))]
 
 
 def _glance_cells(view: View, profile: Profile) -> list[str]:
@@ -232,6 +275,6 @@ def _glance_cells(view: View, profile: Profile) -> list[str]:
         view.mean(with_, unit),
         view.mean(row["counterfactual"], unit),
         view.amount(row["estimate"], unit, True),
-        view.span(*interval(row), unit),
+        view.range(*interval(row), unit),
         view.say(f"report.reading.{direction(profile, row)}"),
     ]

@@ -6,8 +6,9 @@ text and its numbers as a table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 Tone = Literal["plain", "good", "warn", "fail"]
 
@@ -156,3 +157,19 @@ class Section:
     id: str
     title: str
     blocks: tuple[Block, ...]
+
+
+def words(parts: Iterable[Any]) -> str:
+    """All text of sections or blocks in reading order, without what is shown as it is (``Code``)."""
+    return " ".join(found for part in parts for found in _words(part))
+
+
+def _words(part: Any) -> Iterable[str]:
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, tuple):
+        for item in part:
+            yield from _words(item)
+    elif is_dataclass(part) and not isinstance(part, Code):
+        for field in fields(part):
+            yield from _words(getattr(part, field.name)) if field.name not in ("kind", "id", "tone") else ()

@@ -14,6 +14,7 @@ from evalkit.report.view import (
     Profile,
     View,
     capital,
+    defined,
     finite,
     good_months,
     inner,
@@ -161,10 +162,10 @@ def _month_table(view: View, profile: Profile) -> Grid:
     unit, level = profile["estimand"]["unit"], view.number(100 * profile["level"])
     banded = any(finite(row["band_low"]) for row in profile["months"])
     levels = any(finite(row["counterfactual"]) for row in profile["months"])
-    head = [view.say("report.month.period" if view.by_period else "report.month.month")]
-    head += [view.say("report.month.effect", unit=view.unit(unit)), view.say("report.month.interval", level=level)]
-    head += [view.say("report.month.band", level=level)] if banded else []
-    head += [view.say("report.month.with"), view.say("report.month.without")] if levels else []
+    words = {"unit": view.unit(unit), "level": level}
+    head = [view.say(f"report.month.{name}", **words) for name in ("month", "effect", "interval")]
+    head += [view.say("report.month.band", **words)] if banded else []
+    head += [view.say("report.month.with"), view.without("head", profile)] if levels else []
     head += [view.say("report.month.n_treated"), view.say("report.month.n_comparison")]
     rows = []
     for row in profile["months"]:
@@ -197,19 +198,18 @@ def _levels(view: View, profile: Profile) -> list[Block]:
         return tuple(view.scaled(value, unit) for value in values)
 
     instrument = inner(view.word(profile["labels"]["instrument"]))
-    names = [view.say(f"report.figure.{key}", instrument=instrument) for key in ("with", "without")]
+    names = [view.say("report.figure.with", instrument=instrument), view.without("line", profile)]
     tracks = [figures.Track(name, months, scaled(extra)) for name, extra in zip(names, (True, False), strict=True)]
     y = view.outcome_word(profile) + ("" if unit == "fraction" else f" ({view.unit(unit)})")
     frame = figures.Axis(view.lang, axis(view, profile, "").x, y, percent=unit == "fraction")
-    alt = [view.say("report.alt.levels", outcome=inner(view.outcome_word(profile)))]
-    for month in dict.fromkeys([12, shown[-1]["month"]]):
-        row = row_at(profile, month)
-        if row:
-            with_, without = row["counterfactual"] + row["estimate"], row["counterfactual"]
-            params = {"with_": view.mean(with_, unit), "without": view.mean(without, unit)}
-            alt.append(view.say("report.alt.levels_month", month=month, **params))
-    words = {"outcome": inner(view.outcome_word(profile)), "instrument": instrument, "versus": view.versus(profile)}
-    head = (view.say("report.month.month"), view.say("report.month.with"), view.say("report.month.without"))
+    words = {"outcome": inner(view.outcome_word(profile)), "main": names[0], "beside": names[1]}
+    alt = [view.say("report.alt.levels", **words)]
+    for row in {row["month"]: row for row in shown if row["month"] in (12, shown[-1]["month"])}.values():
+        with_, without = row["counterfactual"] + row["estimate"], row["counterfactual"]
+        params = {"with_": view.mean(with_, unit), "without": view.mean(without, unit)}
+        alt.append(view.say("report.alt.levels_month", month=row["month"], **params, **words))
+    words |= {"instrument": instrument, "versus": view.versus(profile), "without": view.without("levels", profile)}
+    head = (view.say("report.month.month"), view.say("report.month.with"), view.without("head", profile))
     table = tuple(
         (
             view.number(row["month"]),
@@ -229,7 +229,7 @@ def _levels(view: View, profile: Profile) -> list[Block]:
 def _running(view: View, profile: Profile) -> list[Block]:
     """The running sum: when the lost ground is made up."""
     rows = [row for row in profile.get("cumulated") or () if finite(row["estimate"])]
-    if len(rows) < FEW_MONTHS:
+    if len(rows) < FEW_MONTHS or view.by_period:
         return []
     kind = view.cumulated_unit(profile)
     unit = "months" if profile["estimand"]["unit"] == "fraction" else profile["estimand"]["unit"]
@@ -275,12 +275,12 @@ def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
             rows.append((name, *_few_cells(view, profile, row, moment)))
             if finite(row["estimate"]):
                 params = {"name": labels[-1], "effect": view.amount(row["estimate"], unit, True)}
-                alt.append(
-                    view.say("report.alt.interval", **params, range=view.span(row["ci_low"], row["ci_high"], unit))
-                )
+                margin = view.range(row["ci_low"], row["ci_high"], unit)
+                alt.append(view.say("report.alt.interval", **params, range=margin))
     names = ("analysis", "moment", "with", "without", "effect", "interval", "n_treated", "n_comparison")
     level = view.number(100 * profiles[0]["level"])
-    head = tuple(view.say(f"report.few.{name}", unit=view.unit(unit), level=level) for name in names)
+    words = {"without": view.without("head", *profiles)}
+    head = tuple(words.get(n) or view.say(f"report.few.{n}", unit=view.unit(unit), level=level) for n in names)
     outcome = inner(view.outcome_word(profiles[0]))
     grid = Grid(view.say("report.few.caption", outcome=outcome), head, tuple(rows), (False, False, *[True] * 6))
     hidden: list[Block] = [not_shown(view, p, brief=True) for p in profiles if status(p) != "ok"]
@@ -308,7 +308,7 @@ def _few_cells(view: View, profile: Profile, row: Mapping[str, Any], moment: str
 def lock_in(view: View) -> Section | None:
     """Depth, length and repayment of the lock-in, a table an outcome; nothing for profiles of a few months."""
     profiles = [p for p in view.profiles if len(p["months"]) >= FEW_MONTHS and p["summary"] and not is_secondary(p)]
-    profiles = [p for p in profiles if status(p) == "ok"]
+    profiles = [p for p in profiles if status(p) == "ok" and defined(p)]
     if not profiles:
         return None
     blocks: list[Block] = [Text(view.say("report.lock_in.reading"))]
@@ -354,7 +354,7 @@ def _measure(view: View, profile: Profile, measure: Mapping[str, Any]) -> tuple[
     elif name == "lock_in_months":
         margin = _length_set(view, low, high, horizon)
     else:
-        margin = view.span(low, high, scale) if finite(low) and finite(high) else "–"
+        margin = view.range(low, high, scale) if finite(low) and finite(high) else "–"
     if kind == "no_lock_in":
         value = view.say("report.measure_status.no_lock_in")
     elif not finite(estimate):

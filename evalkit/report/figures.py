@@ -262,11 +262,13 @@ def dots(
     """The love plot: a line a variable, a mark a series (hollow for the first), dashed lines at the limits."""
     marks = ((GREY, "o", False), (BLUE, "o", True), (ORANGE, "s", True), (GREEN, "D", True))
 
+    signed = any(value < 0 for _, values in series for value in _floats(values))
+
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvline(0, color=INK, linewidth=1.1)
         for limit, style in zip(limits, ((0, (4, 3)), (0, (1.5, 2))), strict=False):
-            for side in (-limit, limit):
+            for side in (-limit, limit) if signed else (limit,):
                 axes.axvline(side, color=SOFT, linewidth=1.0, linestyle=style)
         for (label, values), (colour, mark, full) in zip(series, marks, strict=False):
             axes.plot(_floats(values), range(len(labels)), mark, color=colour, markersize=6.5, linestyle="none",
@@ -282,7 +284,6 @@ def dots(
         axes.set_xlabel(axis.x)
         most = max([abs(v) for _, values in series for v in _floats(values) if not math.isnan(v)], default=0.1)
         reach = max(1.15 * most, 1.25 * max(limits, default=0.1))
-        signed = any(value < 0 for _, values in series for value in _floats(values))
         axes.set_xlim(-reach if signed else -0.03 * reach, reach)
         figure.legend(loc="outside upper left", ncols=3, frameon=False, labelcolor=INK)
 

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.report.blocks import Callout
-from evalkit.report.view import Profile, View, inner, status
+from evalkit.report.view import Profile, View, finite, inner, is_randomised, status
 
 
 def sentence(view: View, finding: Mapping[str, Any]) -> str:
     """A finding in words; a code without a sentence stands as it is."""
-    key = f"finding.{finding['code']}"
+    key = _variant(view, finding, "finding")
     if not view.known(key):
         return str(finding["code"])
     return view.say(key, **_params(view, finding))
@@ -19,8 +19,15 @@ def sentence(view: View, finding: Mapping[str, Any]) -> str:
 
 def advice(view: View, finding: Mapping[str, Any]) -> str:
     """What to do about a finding, empty where the catalogue has nothing."""
-    key = f"advice.{finding['code']}"
+    key = _variant(view, finding, "advice")
     return view.say(key, **_params(view, finding)) if view.known(key) else ""
+
+
+def _variant(view: View, finding: Mapping[str, Any], section: str) -> str:
+    """The key of a sentence on a finding; one of its own where the analysis rests on a draw by lot."""
+    key = f"{section}.{finding['code']}"
+    lot = any(is_randomised(p) for p in view.profiles if p["labels"]["analysis"] == finding["analysis"])
+    return f"{key}_randomised" if lot and view.known(f"{key}_randomised") else key
 
 
 def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
@@ -48,14 +55,16 @@ def explained(view: View, profile: Profile, verdicts: Sequence[str], remedies: b
 
     The reason for showing a failed estimate is left out: it stands beside the verdict.
     """
-    lines = []
     labels = profile["labels"]
-    for finding in of_analysis(view, labels["analysis"]):
-        if finding["scope"] not in ("", labels["outcome"]):
-            continue
-        if finding["verdict"] in verdicts and finding["code"] != "shown_anyway":
-            remedy = advice(view, finding) if remedies else ""
-            lines.append(f"{sentence(view, finding)} {remedy}".strip())
+    found = [
+        f
+        for f in of_analysis(view, labels["analysis"])
+        if f["scope"] in ("", labels["outcome"]) and f["verdict"] in verdicts and f["code"] != "shown_anyway"
+    ]
+    if not remedies:  # the largest difference is not named twice
+        named = {f["params"].get("variable") for f in found if f["code"] == "balance_significant"}
+        found = [f for f in found if f["code"] != "balance" or f["params"].get("variable") not in named]
+    lines = [f"{sentence(view, f)} {advice(view, f) if remedies else ''}".strip() for f in found]
     return tuple(dict.fromkeys(lines))
 
 
@@ -74,6 +83,9 @@ def not_shown(view: View, profile: Profile, brief: bool = False) -> Callout:
 
 def _params(view: View, finding: Mapping[str, Any]) -> dict[str, Any]:
     params = {"value": finding.get("value"), "threshold": finding.get("threshold")} | dict(finding.get("params") or {})
+    gate = view.protocol.get("gate") or {}
+    params |= {"attention": gate.get("smd_warn", 0.1)}
+    params |= {f"{key}_pct": view.percent(value) for key, value in params.items() if finite(value)}
     params = view.params(params)
     if "level" in params and "variable" in params:
         params["variable"] = f"{params['variable']}: {params['level']}" if params["level"] else params["variable"]

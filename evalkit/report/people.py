@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.report import figures
 from evalkit.report.blocks import Block, Flow, FlowArm, FlowBox, Fold, Grid, Heading, Picture, Section, Text
-from evalkit.report.view import View, capital, finite, inner
+from evalkit.report.view import View, capital, finite, inner, is_randomised
 
 Exhibit = Mapping[str, Any]
 
@@ -24,6 +25,15 @@ ALIKE = ("balance", "love", "overlap")
 """Exhibits that show whether the groups look alike; every other one tells who is compared or how."""
 
 APPENDIX = ("model",)
+
+REGISTER_ROWS = ("what.comparison_entries_used",)
+"""Rows that say nothing in a study on an analysis-ready table, where a person counts once."""
+
+AFTER = {"mean_after": "mean_before", "smd_after": "smd_before", "vr_after": "vr_before"}
+"""Columns that repeat another one where nothing was made comparable, as after a draw by lot."""
+
+ALONE = {"mean_before": "mean_comparison", "smd_before": "smd", "vr_before": "vr"}
+"""What the columns that remain are called then."""
 
 
 def compared(view: View) -> Section:
@@ -51,7 +61,7 @@ def appendix(view: View) -> list[Block]:
 
 
 def _randomised(view: View) -> bool:
-    return view.lead is not None and view.lead["estimand"]["identification"] == "randomisation"
+    return view.lead is not None and is_randomised(view.lead)
 
 
 def _shown(view: View) -> list[Exhibit]:
@@ -136,17 +146,22 @@ def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
 
 
 def _table(view: View, exhibit: Exhibit, title: str) -> Block:
-    rows = exhibit["rows"]
+    gone = REGISTER_ROWS if view.table else ()
+    kept = [index for index, row in enumerate(exhibit["rows"]) if not set(gone) & {str(v) for v in row.values()}]
+    rows = [exhibit["rows"][index] for index in kept]
     keys = [column["key"] for column in exhibit["columns"]]
     merge = "variable" in keys and "level" in keys
     same = [
         c for c in exhibit["columns"] if merge and c["role"] == "count" and len({row[c["key"]] for row in rows}) == 1
     ]
-    gone = {"level", "measure", *(column["key"] for column in same)} if merge else set()
-    columns = [column for column in exhibit["columns"] if column["key"] not in gone]
+    after = [key for key in AFTER if key in keys]
+    alone = bool(after) and all(row[key] == row.get(AFTER[key]) for row in rows for key in after)
+    out = {"level", "measure", *(column["key"] for column in same)} if merge else set()
+    out |= set(after) if alone else set()
+    columns = [column for column in exhibit["columns"] if column["key"] not in out]
     hidden = {(row, key): status for row, key, status in exhibit.get("hidden") or ()}
     cells = []
-    for index, row in enumerate(rows):
+    for index, row in zip(kept, rows, strict=True):
         line = []
         for column in columns:
             if merge and column["key"] == "variable":
@@ -154,7 +169,8 @@ def _table(view: View, exhibit: Exhibit, title: str) -> Block:
             else:
                 line.append(_cell(view, column, row, hidden.get((index, column["key"]), "")))
         cells.append(tuple(line))
-    head = tuple(view.term("column", column["label"]) for column in columns)
+    names = ALONE if alone else {}
+    head = tuple(view.term("column", names.get(column["key"], column["label"])) for column in columns)
     numeric = tuple(column["role"] not in ("text", "key") for column in columns)
     note = "; ".join(f"{view.term('column', c['label'])}: {_cell(view, c, rows[0], '')}" for c in same)
     grid = Grid(title, head, tuple(cells), numeric, note, quiet=True)
@@ -180,10 +196,30 @@ def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status:
         "mean",
     ):
         return view.mean(value, "fraction")
-    return view.number(value, int(column.get("decimals", 2)))
+    decimals = int(column.get("decimals", 2))
+    if column["key"] in ("coefficient", "std_error") and value and abs(value) < 10**-decimals:
+        decimals = min(8, 1 - math.floor(math.log10(abs(value))))
+    return view.number(value, decimals)
+
+
+def _one_level(exhibit: Exhibit) -> Exhibit:
+    """The love plot without the first of two levels, which says the same as the second."""
+    names = [str(name) for name in exhibit["x"]]
+    columns = [name.partition(":")[0] for name in names]
+    drop = {columns.index(c) for c in columns if columns.count(c) == 2}
+    keep = [index for index in range(len(names)) if index not in drop]
+
+    def kept(values: Sequence[Any]) -> list[Any]:
+        return [values[index] for index in keep] if values else []
+
+    parts = ("y", "low", "high", "support")
+    series = [dict(line) | {key: kept(line.get(key) or ()) for key in parts} for line in exhibit["series"]]
+    return dict(exhibit) | {"x": kept(exhibit["x"]), "series": series}
 
 
 def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
+    if exhibit["id"] == "love":
+        exhibit = _one_level(exhibit)
     mark, x, series = exhibit["mark"], list(exhibit["x"]), exhibit["series"]
     share = exhibit["unit"] == "share"
     names = [_series(view, exhibit, line["key"]) for line in series]
@@ -248,7 +284,7 @@ def _chart_table(view: View, exhibit: Exhibit, title: str, names: Sequence[str],
 
 def _chart_alt(view: View, exhibit: Exhibit, title: str, names: Sequence[str], words: Sequence[str]) -> str:
     """What the chart shows, from its numbers: the largest value for named points, top and ends for lines."""
-    parts = [f"{capital(title)}."]
+    parts = [capital(title) if title.endswith("?") else f"{capital(title)}."]
     for name, line in zip(names, exhibit["series"], strict=True):
         known = [(index, value) for index, value in enumerate(line["y"]) if finite(value)]
         if not known:
@@ -265,7 +301,7 @@ def _chart_alt(view: View, exhibit: Exhibit, title: str, names: Sequence[str], w
             ends = {"value": _chart_number(view, exhibit, last[1]), "at": view.number(exhibit["x"][last[0]])}
             parts.append(view.say("report.alt.chart_last", name=name, **ends))
         else:
-            parts.append(view.say("report.alt.chart_far", **params))
+            parts.append(view.say("report.alt.chart_top" if exhibit["unit"] else "report.alt.chart_far", **params))
     return " ".join(parts)
 
 

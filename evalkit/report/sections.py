@@ -21,6 +21,7 @@ def sections(view: View) -> tuple[Section, ...]:
         account.checks(view),
         account.reproduce(view),
         account.disclosure(view),
-        account.glossary(view),
     )
-    return tuple(section for section in found if section is not None)
+    shown = [section for section in found if section is not None]
+    last = account.glossary(view, shown)
+    return tuple([*shown, last] if last else shown)

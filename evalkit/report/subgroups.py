@@ -88,7 +88,7 @@ def _group_table(view: View, profiles: Sequence[Profile], name: str) -> Grid:
         if shown:
             row = shown[-1]
             cells += [view.moment(row["month"], profile["estimand"]["kind"]), view.amount(row["estimate"], unit, True)]
-            cells += [view.span(*interval(row), unit), view.say(f"report.reading.{direction(profile, row)}")]
+            cells += [view.range(*interval(row), unit), view.say(f"report.reading.{direction(profile, row)}")]
             cells.append(view.count(row["n_treated"]))
         else:
             reason = view.say(f"report.status.{status(profile)}")
@@ -105,7 +105,7 @@ def _differences(view: View, contrasts: Sequence[Profile]) -> list[Block]:
         first, _, second = profile["labels"]["subgroup"].partition(" - ")
         names = [view.level(*part.split("=", 1)) if "=" in part else part for part in (first, second)]
         shown, unit = good_months(profile), profile["estimand"]["unit"]
-        pair = view.say("report.subgroup.minus", first=names[0], second=inner(names[1]))
+        pair = view.say("report.subgroup.minus", first=names[0], second=names[1])
         if not shown:
             reason = view.say(f"report.status.{status(profile)}")
             rows.append((pair, view.outcome_word(profile), "–", "–", "–", reason))
@@ -113,7 +113,7 @@ def _differences(view: View, contrasts: Sequence[Profile]) -> list[Block]:
         row = shown[-1]
         apart = any(finite(r["band_low"]) and not r["band_low"] <= 0 <= r["band_high"] for r in shown)
         cells = [pair, view.outcome_word(profile), view.moment(row["month"], profile["estimand"]["kind"])]
-        cells += [view.amount(row["estimate"], unit, True), view.span(*interval(row), unit)]
+        cells += [view.amount(row["estimate"], unit, True), view.range(*interval(row), unit)]
         rows.append((*cells, view.say("report.subgroup.differs" if apart else "report.subgroup.same")))
     if not rows:
         return []

@@ -92,9 +92,10 @@ class View:
 
         Labels may be names (``Hispanic``). Those of outcomes and instruments are read as common words: ``inner``.
         """
-        if ":" in name:
-            column, level = name.split(":", 1)
-            return f"{self.inside(column)}: {self.level(column, level)}"
+        for mark in (":", "="):
+            if mark in name:
+                column, level = name.split(mark, 1)
+                return f"{self.inside(column)}: {self.level(column, level)}"
         if name in self.labels:
             return str(self.labels[name])
         key = f"report.word.{name}"
@@ -138,12 +139,12 @@ class View:
                 out[key] = inner(self.word(out[key]))
         for key in ("variable", "cluster", "subgroup"):
             if isinstance(out.get(key), str):
-                out[key] = self.inside(out[key].replace("=", ":"))
+                out[key] = self.inside(out[key])
         if isinstance(out.get("convention"), str):
             out["convention"] = self.term("report.convention", out["convention"])
         for key in ("variables", "exact"):
             if isinstance(out.get(key), list | tuple):
-                out[key] = self.listing(self.inside(str(item).replace("=", ":")) for item in out[key])
+                out[key] = self.listing(self.inside(str(item)) for item in out[key])
         return out
 
     def listing(self, items: Iterable[str]) -> str:
@@ -336,6 +337,11 @@ def is_contrast(profile: Profile) -> bool:
     """Whether a profile is a difference between two others."""
     labels = profile["labels"]
     return labels.get("kind") in ("contrast", "difference_between_answers") or labels.get("variant") == "contrast"
+
+
+def defined(profile: Profile) -> bool:
+    """Whether the profile can carry lock-in and break-even at all: months in a row, about the same people."""
+    return any(measure["status"] != "not_defined" for measure in profile["summary"])
 
 
 def good_months(profile: Profile) -> list[Mapping[str, Any]]:
