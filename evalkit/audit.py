@@ -54,4 +54,6 @@ def _counts(document: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
             for series in exhibit["series"]:
                 yield from ((exhibit["id"], count) for count in series["support"])
     for check in document["checks"]:
-        yield "checks", check["count"]
+        if check.get("unit", "rows") == "rows":
+            yield "checks", check["count"]
+        yield from (("checks", arm["count"]) for arm in check.get("arms", {}).values())

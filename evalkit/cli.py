@@ -16,6 +16,7 @@ import typer
 from evalkit.errors import EvalkitError, Fault, UsageError
 
 if TYPE_CHECKING:
+    from evalkit.register.dialect import Dialect
     from evalkit.run import Outcome
 
 app = typer.Typer(
@@ -84,6 +85,11 @@ class _Console:
             words = "" if name == "done" else say(f"cli.step.{name}", self.lang, what=what, **params)
             end = "\n" if name == "done" else ""
             print(f"\r|{'█' * full}{'·' * (24 - full)}| {words:<60}", end=end, file=sys.stderr, flush=True)
+
+    def notice(self, dialect: Dialect) -> None:
+        """How a file turned out to be written, to stderr."""
+        if not self.quiet:
+            print(("\n" if self.bar else "") + dialect.text(self.lang), file=sys.stderr, flush=True)
 
     def out(self, text: str, document: Any) -> None:
         """The result to stdout: text, or the document as JSON."""
@@ -218,6 +224,80 @@ def simulate(
     print(_simulate(folder, persons, seed, variant, with_truth=True))
 
 
+@app.command()
+def pseudonymise(
+    file: Annotated[Path, typer.Argument(help="A CSV or Parquet file with citizen service numbers.")],
+    column: Annotated[
+        list[str], typer.Option(metavar="<name>", help="Column that holds the numbers; may be given more than once.")
+    ],
+    key: Annotated[Path, typer.Option(help="Key file, outside any study folder; made when there is none.")],
+    out: Annotated[Path, typer.Option(help="Where to write the copy; must not exist.")],
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    lang: Language = None,
+) -> None:
+    """Replace citizen service numbers by keyed hashes (HMAC-SHA-256); everything else in the file stays as it is."""
+    _setup(quiet, as_json, lang)
+    from dataclasses import asdict
+
+    from evalkit.register.pseudonymise import load_key
+    from evalkit.register.pseudonymise import pseudonymise as replace_numbers
+
+    _refuse_existing(out)
+    secret, made = load_key(key)
+    if made:
+        console.say("pseudonymise.key_made", file=str(key))
+    counts = asdict(replace_numbers(file, column, secret, out))
+    console.say("pseudonymise.counts", **counts)
+    console.out(str(out), {"file": str(out), **counts})
+
+
+@app.command()
+def doctor(
+    study: Annotated[Path | None, typer.Argument(help="The study file, or the folder that holds study.toml.")] = None,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
+    lang: Language = None,
+) -> None:
+    """Say what is installed, where files can be written, and what a study still lacks."""
+    _setup(quiet, as_json, lang)
+    from evalkit.doctor import examine
+
+    diagnosis = examine(study)
+    console.out(diagnosis.text(console.lang), diagnosis.document(console.lang))
+    if diagnosis.exit_code:
+        raise typer.Exit(diagnosis.exit_code)
+
+
+@app.command(name="map")
+def propose_mapping(
+    files: Annotated[list[Path], typer.Argument(metavar="files...", help="Data files, of any kind that can be read.")],
+    into: Annotated[
+        Path | None, typer.Option(help="Study file to write the proposal into; else it is printed.")
+    ] = None,
+    quiet: Quiet = False,
+    lang: Language = None,
+) -> None:
+    """Propose which file is which table, which column is which and where codes belong, from unknown files."""
+    _setup(quiet, False, lang)
+    from evalkit.files import write_files
+    from evalkit.mapping import as_toml, insert, propose
+
+    study = into / "study.toml" if into is not None and into.is_dir() else into
+    if study is not None and not study.is_file():
+        raise UsageError(Fault("map.no_study", {"file": study.name}))
+    proposal = propose(files)
+    if not any(table.table for table in proposal.tables):
+        console.say("map.none")
+    if study is None:
+        print(as_toml(proposal, console.lang), end="")
+        return
+    text = insert(study.read_bytes().decode("utf-8-sig"), as_toml(proposal, console.lang, study.parent))
+    write_files(study.parent, {study.name: text.encode("utf-8")})
+    console.say("map.written", file=study.name)
+    print(study)
+
+
 def _refuse_existing(path: Path) -> None:
     if path.exists():
         raise UsageError(Fault("cli.exists", {"path": str(path)}))
@@ -261,7 +341,7 @@ def _run(study: Path, blind: bool = False, before: Path | None = None) -> Outcom
     from evalkit.run import run as run_study
 
     earlier = Results.read(before).document if before is not None and before.is_file() else None
-    return run_study(study, console.progress, blind=blind, earlier=earlier)
+    return run_study(study, console.progress, blind=blind, earlier=earlier, notice=console.notice)
 
 
 def _finish(study: Path, folder: Path) -> None:

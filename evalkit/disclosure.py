@@ -177,16 +177,36 @@ def _rest(
 
 
 def _check(check: Json, gate: _Gate) -> None:
-    count, share = check["count"], check["share"]
-    check["count"] = gate.count(count, "checks")
-    if check["count"] is None:
-        check["share"] = None
-    elif share:
-        check["share"] = _rounded(gate.share(share, round(count / share)), 2)
-    whole = {k for k, v in check["params"].items() if isinstance(v, int) and not isinstance(v, bool)}
+    """A check's count and share, and those of its arms; months and codes are no persons.
+
+    The arms add up to the count, so both go when either is small, or when the count is.
+    """
+    arms = check.get("arms", {}).values()
+    if check.get("unit", "rows") == "rows":
+        hidden = gate.small(check["count"]) or any(gate.small(arm["count"]) for arm in arms)
+        _counted(check, gate)
+        for arm in arms:
+            if hidden:
+                arm.update(count=None, share=None)
+                gate.hide("checks")
+            else:
+                _counted(arm, gate)
+    elif check["share"]:
+        check["share"] = _rounded(check["share"], 2)
+    whole = {k for k, v in check["params"].items() if isinstance(v, int) and not isinstance(v, bool) and k != "months"}
     check["params"] = _rounded_params(
         {k: gate.count(v, "checks") if k in whole else v for k, v in check["params"].items()}
     )
+
+
+def _counted(cell: Json, gate: _Gate) -> None:
+    """A count with the share that it is of something."""
+    count, share = cell["count"], cell["share"]
+    cell["count"] = gate.count(count, "checks")
+    if cell["count"] is None:
+        cell["share"] = None
+    elif share:
+        cell["share"] = _rounded(gate.share(share, round(count / share)), 2)
 
 
 def _finding(finding: Json, gate: _Gate, gone: Collection[str], by_person: bool) -> None:

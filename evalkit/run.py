@@ -16,8 +16,9 @@ from evalkit.effects import generator, subgroup_contrasts
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis
 from evalkit.gate import Judgement
+from evalkit.register.dialect import Notice, unheard
 from evalkit.results import Results
-from evalkit.sample import FlowRow, Sample, extend, from_register, from_table
+from evalkit.sample import FlowRow, Sample, extend, from_register, from_table, judge_sample
 from evalkit.study import Study, bind, read
 
 Progress = Callable[[str], None]
@@ -47,6 +48,7 @@ def run(
     *,
     blind: bool = False,
     earlier: Mapping[str, Any] | None = None,
+    notice: Notice = unheard,
 ) -> Outcome:
     """Everything from a study file to a protected results document; nothing is written.
 
@@ -54,6 +56,7 @@ def run(
     ----------
     blind: withhold every estimate and keep the design: what ``evalkit check`` shows.
     earlier: the document of an earlier run of this study, which tells what its first results were based on.
+    notice: is told how each file turned out to be written, before it is used.
 
     Raises
     ------
@@ -63,7 +66,7 @@ def run(
     study = read(Path(study_file), all_settings())
     settings = bind_all(study)
     progress("read")
-    data, sample = load(study, progress)
+    data, sample = load(study, progress, notice)
     return analyse(study, settings, data, sample, progress, blind=blind, earlier=earlier)
 
 
@@ -80,15 +83,15 @@ def bind_all(study: Study) -> list[Any]:
     return bound
 
 
-def load(study: Study, progress: Progress = silent) -> tuple[Any, Sample]:
+def load(study: Study, progress: Progress = silent, notice: Notice = unheard) -> tuple[Any, Sample]:
     """The data of a study, checked, and the sample cut from them."""
     from evalkit import register
 
     if study.table is not None:
-        table = register.read_table(study)
+        table = register.read_table(study, notice)
         progress("sample")
         return table, from_table(study, table)
-    tables = register.read(study)
+    tables = register.read(study, notice)
     progress("sample")
     return tables, from_register(study, tables)
 
@@ -122,7 +125,7 @@ def analyse(
     record = results.assemble(
         study,
         inputs=data.inputs,
-        checks=data.findings,
+        checks=(*data.findings, *sample.checks, *judge_sample(sample)),
         flow=_flow(sample, analyses),
         analyses=analyses,
         judgements=judgements,

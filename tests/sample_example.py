@@ -20,13 +20,15 @@ file = "p.csv"
 columns = {{ person = "p", sex = "s", birth_year = "b", distance = "d", team = "t" }}
 [data.benefits]
 file = "b.csv"
-columns = {{ person = "p", start = "a", end = "b", reason = "r" }}
+columns = {{ person = "p", start = "a", end = "b", reason = "r"{household} }}
 codes.reason = {{ work = ["work"], education = ["education"], other = ["*"] }}
 [data.episodes]
 file = "e.csv"
 columns = {{ person = "p", type = "t", start = "a", end = "b", referral = "r" }}
 codes.type = {{ training = ["training"], coaching = ["coaching"] }}
 {jobs}
+[spells]
+{spells}
 [time]
 horizon = {horizon}
 clock = "{clock}"
@@ -65,8 +67,9 @@ minimum = 1
 """
 JOBS = """[data.jobs]
 file = "j.csv"
-columns = { person = "p", start = "a", end = "b" }
+columns = {{ person = "p", start = "a", end = "b"{amounts} }}
 """
+AMOUNTS = ', hours = "h", wage = "w", earnings = "e"'
 WORK = """[[outcome]]
 name = "in_work"
 kind = "state"
@@ -86,6 +89,10 @@ def protocol(
     eligibility: str = "",
     cluster: str = "person",
     jobs: bool = False,
+    amounts: bool = False,
+    household: bool = False,
+    outcomes: str = "",
+    spells: str = "merge_gap_months = 0",
     covariates: str = 'categorical = ["sex"]',
     subgroups: str = "",
     settings: str = "",
@@ -93,7 +100,9 @@ def protocol(
     """A study with one instrument and three outcomes, four with jobs."""
     text = _TEXT.format(
         seed=seed, first=first, last=last, horizon=horizon, clock=clock, within=within, follow_up=follow_up,
-        eligibility=eligibility, cluster=cluster, jobs=JOBS if jobs else "", outcome=WORK if jobs else "",
+        eligibility=eligibility, cluster=cluster, spells=spells, outcome=(WORK if jobs else "") + outcomes,
+        jobs=JOBS.format(amounts=AMOUNTS if amounts else "") if jobs else "",
+        household=', household_id = "h"' if household else "",
         covariates=covariates, subgroups=subgroups, settings=settings,
     )  # fmt: skip
     return study.parse(text, Path("study.toml"))
@@ -103,15 +112,18 @@ def frames(persons, benefits, episodes, jobs=None):
     """Frames from short rows.
 
     Rows are (id, sex, birth, distance, team), (id, start, end, reason), (id, type, start, end, referral) and
-    (id, start, end).
+    (id, start, end) or (id, start, end, hours, wage, earnings). A reason may be followed by a household.
     """
+    benefit = ["person", "start", "end", "reason", "household_id"]
+    job = ["person", "start", "end", "hours", "wage", "earnings"]
+
     made = {
         "persons": pd.DataFrame(persons, columns=["person", "sex", "birth_year", "distance", "team"]),
-        "benefits": pd.DataFrame(benefits, columns=["person", "start", "end", "reason"]),
+        "benefits": pd.DataFrame(benefits, columns=benefit[: len(benefits[0])]),
         "episodes": pd.DataFrame(episodes, columns=["person", "type", "start", "end", "referral"]),
     }
     if jobs is not None:
-        made["jobs"] = pd.DataFrame(jobs, columns=["person", "start", "end"])
+        made["jobs"] = pd.DataFrame(jobs, columns=job[: len(jobs[0]) if jobs else 3])
     for frame in made.values():
         for column in {"start", "end", "referral"} & set(frame.columns):
             frame[column] = pd.to_datetime(frame[column])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import string
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +13,11 @@ from register_example import BENEFITS, EPISODES, MARKER, PERSONS, TABLE, bsn, wr
 
 from evalkit import register
 from evalkit.errors import DataError
-from evalkit.text import LANGUAGES, catalogue
+from evalkit.register.checks.columns import BIRTH_RULES, COLUMN_RULES
+from evalkit.register.checks.days import DAY_RULES
+from evalkit.register.checks.rules import ROW_RULES
+from evalkit.sample.checks import SAMPLE_RULES
+from evalkit.text import LANGUAGES, catalogue, say
 
 BSN = bsn(8)
 
@@ -173,6 +179,8 @@ WARNED = {
     "orphan": ("benefits", BENEFITS + f"{MARKER};01-01-2019;;\n", 1, True),
     "code_unknown": ("benefits", BENEFITS + f"0001;01-01-2019;01-02-2019;{MARKER}\n", 1, False),
     "reason_missing": ("benefits", BENEFITS, 1, False),
+    "reason_without_end": ("benefits", BENEFITS + "0001;01-01-2019;;21\n", 1, False),
+    "blank_around": ("benefits", BENEFITS + "0001;01-01-2019;01-02-2019;21 \n", 1, False),
     "open_end": ("benefits", BENEFITS + "0001;01-01-2019;31-12-9999;\n", 1, False),
     "spell_overlap": ("benefits", BENEFITS + "0003;01-06-2018;01-07-2018;21\n0003;01-07-2018;2-7-2018;01\n", 2, False),
     "type_missing": ("episodes", EPISODES + "0003;;01-02-2018;;\n", 1, False),
@@ -205,7 +213,9 @@ def test_checks_count(tmp_path, code):
 
 
 def test_a_clean_register_has_no_findings(tmp_path):
-    read = register.read(write(tmp_path, benefits=BENEFITS.replace("30-06-2020;", "30-06-2020;21")))
+    benefits = BENEFITS.replace("30-06-2020;", "30-06-2020;21")
+    episodes = EPISODES.replace("01-04-2017;;", "02-04-2017;05-09-2017;")
+    read = register.read(write(tmp_path, PERSONS.replace("1975;", "1975;0"), benefits, episodes))
     assert read.findings == ()
 
 
@@ -227,7 +237,8 @@ def test_running_spells_after_an_overlap_stay(tmp_path):
 
 def test_declared_encoding_that_looks_wrong(tmp_path):
     read = register.read(write(tmp_path, layout='encoding = "cp1252"'))
-    assert [c.code for c in read.findings if c.table == "episodes"] == ["encoding_suspect", "code_unknown"]
+    codes = [c.code for c in read.findings if c.table == "episodes"]
+    assert codes == ["encoding_suspect", "code_unknown", "episode_never_closed"]
 
 
 def test_star_takes_the_rest(tmp_path):
@@ -237,7 +248,7 @@ def test_star_takes_the_rest(tmp_path):
     study = study.model_copy(update={"data": study.data.model_copy(update={"benefits": spec})})
     read = register.read(study)
     assert read.arrays("benefits")["reason"].tolist() == ["work", "other", None, "other", "unknown", "other"]
-    assert [c.code for c in read.findings] == ["reason_missing"]
+    assert [c.code for c in read.findings if c.table == "benefits"] == ["reason_missing"]
 
 
 TABLE_FAULTY = {
@@ -286,7 +297,9 @@ def _own(lang: str) -> dict[str, set[str | None]]:
 
     from evalkit.text import _flatten
 
-    sentences = _flatten(tomllib.loads(files("evalkit.text").joinpath(lang, "data.toml").read_text("utf-8")))
+    sentences: dict[str, str] = {}
+    for name in ("data.toml", "checks.toml"):
+        sentences |= _flatten(tomllib.loads(files("evalkit.text").joinpath(lang, name).read_text("utf-8")))
     return {
         key: {f"{name}:{spec}" for _, name, spec, _ in string.Formatter().parse(text) if name}
         for key, text in sentences.items()
@@ -300,9 +313,19 @@ def test_catalogues_agree():
 
 
 def test_every_code_is_documented():
-    from pathlib import Path
-
-    page = (Path(__file__).parent.parent / "docs" / "register.md").read_text("utf-8")
+    docs = Path(__file__).parent.parent / "docs"
+    page = (docs / "register.md").read_text("utf-8")
     for key in _own("en"):
-        code = key.removeprefix("fault.").removeprefix("check.").rsplit(".", 1)[0]
-        assert f"`{code}`" in page, code
+        if key.startswith("fault."):
+            assert f"`{key.removeprefix('fault.').rsplit('.', 1)[0]}`" in page, key
+
+
+def test_the_page_of_checks_says_what_the_program_says():
+    page = (Path(__file__).parent.parent / "docs" / "checks.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, flags=re.M))
+    rules = [*(rule for table in ROW_RULES.values() for rule in table), *DAY_RULES, *SAMPLE_RULES]
+    severity = {rule.code: rule.severity for rule in (*rules, *COLUMN_RULES, *BIRTH_RULES)}
+    for code in {key.split(".")[1] for key in _own("en") if key.startswith("check.")}:
+        shown, _, why, fix = rows[code].split(" | ")
+        assert shown == severity.get(code, shown) and shown in ("error", "warn", "info")
+        assert (why, fix) == (say(f"check.{code}.why"), say(f"check.{code}.fix"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import random
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -108,7 +109,8 @@ def test_odd_exports_are_read(tmp_path):
     episodes = EPISODES.replace("pseudoniem;soort", 'noot;pseudoniem;"soort"').replace("\n0", '\n"a;\nb";0')
     found = register.read(write(tmp_path, persons, benefits, episodes))
     same(found, expected)
-    assert [check.code for check in found.findings] == [c.code for c in expected.findings] + ["open_end"]
+    more = Counter(check.code for check in found.findings) - Counter(check.code for check in expected.findings)
+    assert more == {"blank_around": 2, "open_end": 1}
 
 
 def test_other_date_format(tmp_path, plain):
@@ -209,7 +211,7 @@ def test_numbers_are_not_guessed(tmp_path):
     persons = PERSONS.replace("1.234,50", "12.5").replace("-3\n", "1.234.567\n0011;m;1990;1.000\n0012;m;1990;inf\n")
     read = register.read(write(tmp_path, persons.replace(";12,5", ";7")))
     np.testing.assert_array_equal(read.arrays("persons")["income"], [np.nan, 7, np.nan, 1234567, 1000, np.nan])
-    assert [(c.code, c.count) for c in read.findings if c.table == "persons"] == [("number_unreadable", 2)]
+    assert [c.count for c in read.findings if c.code == "number_unreadable"] == [2]
 
 
 def test_table(tmp_path):
@@ -219,7 +221,10 @@ def test_table(tmp_path):
     assert table.columns["groep"].tolist() == [1, 0, 1]
     np.testing.assert_array_equal(table.columns["y1"], [100.5, np.nan, 1000])
     assert table.columns["opleiding"].tolist() == ["mbo", "hbo", None]
-    assert [(c.code, c.count, c.params["column"]) for c in table.findings] == [("value_missing", 1, "y1")]
+    assert [(c.code, c.count, c.params["column"]) for c in table.findings] == [
+        ("value_missing", 1, "y1"),
+        ("covariate_missing", 1, "opleiding"),
+    ]
     assert table.inputs[0].rows == 3
 
 

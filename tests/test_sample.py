@@ -75,7 +75,7 @@ def test_another_reason_is_another_exit():
 
 
 def test_coming_back_counts_in_the_state_not_in_the_event():
-    back = {"2020-02-11": [1, 1, 1], "2020-02-29": [0, 1, 1], "2020-03-30": [0, 1, 1], "2020-03-31": [0, 0, 1]}
+    back = {"2020-02-12": [1, 1, 1], "2020-02-29": [0, 1, 1], "2020-03-30": [0, 1, 1], "2020-03-31": [0, 0, 1]}
     sample, ids = many([[("2019-12-20", "2020-02-10", "work"), (again, None, None)] for again in back])
     for id, state in zip(ids, back.values(), strict=True):
         assert path(sample, "left", id) == [1, 1, 1]

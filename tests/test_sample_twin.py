@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from naive import risk_sets as naive
+from naive.spells import merge
 from sample_example import cut, protocol
 
 from evalkit import simulate
@@ -77,16 +78,22 @@ def rows_of(frame, columns):
     return [tuple(v.date() if isinstance(v, pd.Timestamp) else v for v in row) for row in plain.itertuples(index=False)]
 
 
-def twin(tables, keys):
+REASONS = ["work", "education", "other"]
+
+
+def twin(tables, keys, merge_gap=0):
     """The naive risk sets; rows that the register leaves out are left out here too."""
     known = set(tables["persons"].loc[tables["persons"].distance.notna(), "person"])
-    rules = naive.Rules(seed=5, first=FIRST, last=LAST, known=known, **keys)
+    keys = {key: value for key, value in keys.items() if key != "merge_gap"}
+    rules = naive.Rules(seed=5, first=FIRST, last=LAST, known=known, look_ahead=merge_gap, **keys)
     births = dict(rows_of(tables["persons"], ["person", "birth_year"]))
     benefits = rows_of(tables["benefits"], ["person", "start", "end", "reason"])
     benefits = sorted({b for b in benefits if b[2] is None or b[2] >= FIRST}, key=str)
+    merged = {p: merge(rows, merge_gap, REASONS) for p, rows in naive.spells_of(benefits).items()}
+    spells = [(person, *row) for person, rows in merged.items() for row in rows]
     episodes = rows_of(tables["episodes"], ["person", "type", "start", "end", "referral"])
     episodes = sorted({e for e in episodes if e[3] is None or e[3] >= FIRST}, key=str)
-    return *naive.risk_sets(births, benefits, episodes, rules), naive.spells_of(benefits)
+    return *naive.risk_sets(births, spells, episodes, rules, benefits), merged
 
 
 def entries_of(sample):
@@ -124,6 +131,11 @@ STUDIES = {
     "start_first": (dict(within="start_first"), dict(convention="start_first")),
     "exit_first": (dict(within="exit_first", follow_up="available"), dict(convention="exit_first", complete=False)),
     "stock": (dict(eligibility='stock = "include"\nelapsed = [6, 60]'), dict(stock=True, elapsed=(6, 60))),
+    "merged": (dict(spells=""), dict(merge_gap=1)),
+    "merged far": (
+        dict(spells="merge_gap_months = 4", within="start_first", follow_up="available", eligibility=""),
+        dict(merge_gap=4, convention="start_first", complete=False),
+    ),
 }
 
 
@@ -135,12 +147,12 @@ def town():
 @pytest.fixture(scope="module")
 def twins(town):
     """The naive risk sets of every study."""
-    return {name: twin(town, rules) for name, (_, rules) in STUDIES.items()}
+    return {name: twin(town, rules, rules.get("merge_gap", 0)) for name, (_, rules) in STUDIES.items()}
 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_entries_flow_and_outcomes(town, twins, name):
-    keys, _ = STUDIES[name]
+    keys, rules = STUDIES[name]
     made = protocol(seed=5, first=str(FIRST), last=str(LAST), **keys)
     sample = cut(made, town)
     expected, flow, spells = twins[name]
@@ -162,7 +174,9 @@ def test_entries_flow_and_outcomes(town, twins, name):
             person, nth, _ = keys[at]
             zero = got[keys[at]][1]
             assert values[row].tolist() == naive.exit_path(spells[person][nth], zero, horizon, reason)
-            assert observed[row].tolist() == [naive.after(zero, k) <= LAST + naive.DAY for k in range(1, horizon + 1)]
+            ahead = rules.get("merge_gap", 0)
+            seen = [naive.after(zero, k + ahead) <= LAST + naive.DAY for k in range(1, horizon + 1)]
+            assert observed[row].tolist() == seen
     values, _ = sample.outcome("on_benefit", part)
     for row, at in enumerate(some):
         person = keys[at][0]

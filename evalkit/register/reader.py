@@ -1,4 +1,6 @@
-"""Reading one file as it is: bytes to text columns, whatever the dialect. Nothing is interpreted here.
+"""Reading one CSV or Parquet file as it is: bytes to columns, whatever the dialect. Nothing is interpreted here.
+
+Other kinds of files and databases are read in ``sources``; all give the same ``Raw``.
 
 Faults name files, columns, positions and counts. Errors of the libraries beneath may quote rows, so they are never
 passed on nor chained.
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from evalkit.study import Format
 
 DELIMITERS = (";", ",", "\t")
+SEP = re.compile(rb"\s*sep=(.)\r?\n")
+"""The first line that Excel writes to tell the delimiter."""
+
+PARQUET = (".parquet", ".pq")
 _BLANK = " \t\u00a0\ufeff"
 _SHOWN = 40  # names in a message, and characters of a name
 
@@ -38,9 +44,11 @@ _SHOWN = 40  # names in a message, and characters of a name
 class Raw:
     """A file as read: columns ``c0``, ``c1``, .. and ``row`` (the record in the file, the first under the header is 1).
 
-    CSV columns are all text; Parquet columns are text, int64, float64 or date32. ``ragged`` counts records with
+    CSV columns are all text; those of other kinds are text, int64, float64 or date32. ``ragged`` counts records with
     another number of fields than the header; they are not in the table. ``suspect`` is set when the file looks like
-    UTF-8 while the study says otherwise. ``unreadable`` names columns of a type that a table cannot have.
+    UTF-8 while the study says otherwise. ``unreadable`` names columns of a type that a table cannot have. ``kind`` is
+    empty for a frame; ``delimiter`` and ``encoding`` are those found, empty where a file has none. ``layout`` is the
+    study's format with every ``auto`` filled in, once ``dialect.settle`` has looked at the columns.
     """
 
     name: str
@@ -51,6 +59,10 @@ class Raw:
     ragged: int = 0
     suspect: bool = False
     unreadable: tuple[str, ...] = ()
+    kind: str = ""
+    delimiter: str = ""
+    encoding: str = ""
+    layout: Format | None = None
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -65,7 +77,13 @@ def visible(delimiter: str) -> str:
     return {"\t": "tab"}.get(delimiter, delimiter)
 
 
-def _bytes(path: Path, place: str) -> bytes:
+def unreadable_file(name: str, place: str) -> DataError:
+    """The error of a file whose contents cannot be read; the library's own words are never passed on."""
+    return DataError(Fault("data.unreadable_file", {"file": name, "folder": "–", "nearest": "–"}, place))
+
+
+def read_bytes(path: Path, place: str) -> bytes:
+    """The bytes of a file, or ``data.missing_file`` with the nearest name."""
     if path.is_file():
         try:
             return path.read_bytes()
@@ -86,8 +104,8 @@ def _decodes(data: bytes, encoding: str) -> bool:
     return True
 
 
-def _utf8(data: bytes, encoding: str, name: str, place: str) -> tuple[bytes, bool]:
-    """The text as UTF-8 without byte order mark, and whether the declared encoding looks wrong.
+def utf8(data: bytes, encoding: str, name: str, place: str) -> tuple[bytes, str, bool]:
+    """The text as UTF-8 without byte order mark, its encoding, and whether the declared encoding looks wrong.
 
     A byte order mark settles the encoding. ``auto`` takes UTF-8 when every byte fits and cp1252 otherwise.
     """
@@ -100,9 +118,9 @@ def _utf8(data: bytes, encoding: str, name: str, place: str) -> tuple[bytes, boo
     if not _decodes(data, encoding):
         raise DataError(Fault("data.encoding", {"file": name, "encoding": encoding}, place))
     if codecs.lookup(encoding).name == "utf-8":
-        return data, False
+        return data, "utf-8", False
     suspect = encoding != "utf-16" and not data.isascii() and _decodes(data, "utf-8")
-    return data.decode(encoding).encode("utf-8"), suspect
+    return data.decode(encoding).encode("utf-8"), encoding, suspect
 
 
 def _sniff(line: str) -> str:
@@ -111,7 +129,7 @@ def _sniff(line: str) -> str:
     return max(DELIMITERS, key=lambda mark: (bare.count(mark), -DELIMITERS.index(mark)))
 
 
-def _first_record(data: bytes, delimiter: str) -> tuple[list[str], str]:
+def first_record(data: bytes, delimiter: str) -> tuple[list[str], str]:
     """The fields of the first record that is not blank, and the delimiter used."""
     head = data[:262_144].decode("utf-8", errors="ignore").lstrip("\r\n")
     if delimiter == "auto":
@@ -120,14 +138,14 @@ def _first_record(data: bytes, delimiter: str) -> tuple[list[str], str]:
     return record, delimiter
 
 
-def _csv(data: bytes, layout: Format, name: str, place: str) -> tuple[tuple[str, ...], pa.Table, int]:
-    """Header, text columns and number of ragged records."""
+def _csv(data: bytes, layout: Format, name: str, place: str) -> tuple[tuple[str, ...], pa.Table, int, str]:
+    """Header, text columns, number of ragged records and the delimiter used."""
     delimiter = {"tab": "\t"}.get(layout.delimiter, layout.delimiter)
-    hint = re.match(rb"\s*sep=(.)\r?\n", data)
-    if hint:  # the first line that Excel writes to tell the delimiter
+    hint = SEP.match(data)
+    if hint:
         data = data[hint.end() :]
         delimiter = hint.group(1).decode("utf-8", errors="replace")
-    header, delimiter = _first_record(data, delimiter)
+    header, delimiter = first_record(data, delimiter)
     if not any(cell.strip() for cell in header):
         raise DataError(Fault("data.empty_file", {"file": name}, place))
     ragged: list[int] = []
@@ -148,13 +166,13 @@ def _csv(data: bytes, layout: Format, name: str, place: str) -> tuple[tuple[str,
     except (pa.ArrowException, ValueError):
         pass
     if table is None:  # raised here, so that the library's words, which may quote a row, are not chained
-        raise DataError(Fault("data.unreadable_file", {"file": name, "folder": "–", "nearest": "–"}, place))
+        raise unreadable_file(name, place)
     titles = tuple(str(table.column(i)[0].as_py()).strip(_BLANK) for i in range(table.num_columns))
     table = table.slice(1)
     filled = [i for i, title in enumerate(titles) if title or pc.any(pc.not_equal(table.column(i), "")).as_py()]
     records = np.setdiff1d(np.arange(2, 2 + table.num_rows + len(ragged)), ragged) - 1
     columns = {f"c{j}": table.column(i) for j, i in enumerate(filled)}
-    return tuple(titles[i] for i in filled), pa.table({**columns, "row": records}), len(ragged)
+    return tuple(titles[i] for i in filled), pa.table({**columns, "row": records}), len(ragged), delimiter
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
@@ -168,8 +186,11 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return wall.cast(pa.date32(), safe=False)
     if types.is_date(kind):
         return column.cast(pa.date32(), safe=False)
-    if types.is_integer(kind):
-        return column.cast(pa.int64(), safe=False)
+    if types.is_integer(kind) or (types.is_decimal(kind) and kind.scale == 0):
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid:  # too long for a whole number: a key, which must stay as it is
+            return column.cast(pa.string())
     if types.is_floating(kind) or types.is_decimal(kind):
         return column.cast(pa.float64(), safe=False)
     if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
@@ -180,7 +201,11 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
 
 
 def plain_table(columns: Mapping[str, pa.ChunkedArray | None], **about: Any) -> Raw:
-    """A Raw from typed columns; None stands for a column that cannot be read."""
+    """A Raw from typed columns; None stands for a column that cannot be read.
+
+    A column without name or value is left out.
+    """
+    columns = {n: c for n, c in columns.items() if n or (c is not None and c.null_count < len(c))}
     plain = {name: None if column is None else _plain(column) for name, column in columns.items()}
     good = {name: column for name, column in plain.items() if column is not None}
     rows = next((len(column) for column in good.values()), 0)
@@ -205,22 +230,23 @@ def read_file(path: Path, layout: Format, place: str) -> Raw:
     DataError
         ``data.missing_file``, ``data.unreadable_file``, ``data.encoding``, ``data.empty_file``.
     """
-    data = _bytes(path, place)
-    sha256 = hashlib.sha256(data).hexdigest()
-    if path.suffix.lower() in (".parquet", ".pq"):
+    data = read_bytes(path, place)
+    about: dict[str, Any] = {"name": path.name, "sha256": hashlib.sha256(data).hexdigest()}
+    if path.suffix.lower() in PARQUET:
         frame = None
         try:
             frame = pq.read_table(pa.BufferReader(data), use_threads=False)
         except (pa.ArrowException, OSError):
             pass
         if frame is None:
-            raise DataError(Fault("data.unreadable_file", {"file": path.name, "folder": "–", "nearest": "–"}, place))
+            raise unreadable_file(path.name, place)
         columns = {name.strip(_BLANK): frame.column(i) for i, name in enumerate(frame.column_names)}
-        raw = plain_table(columns, name=path.name, sha256=sha256)
+        raw = plain_table(columns, kind="parquet", **about)
     else:
-        text, suspect = _utf8(data, layout.encoding, path.name, place)
-        header, table, ragged = _csv(text, layout, path.name, place)
-        raw = Raw(path.name, sha256, table.num_rows + ragged, header, table, ragged, suspect)
+        text, encoding, suspect = utf8(data, layout.encoding, path.name, place)
+        header, table, ragged, delimiter = _csv(text, layout, path.name, place)
+        read = {"header": header, "table": table, "rows": table.num_rows + ragged, "ragged": ragged}
+        raw = Raw(**read, **about, kind="csv", suspect=suspect, delimiter=delimiter, encoding=encoding)
     if raw.rows == 0:
         raise DataError(Fault("data.empty_file", {"file": path.name}, place))
     return raw

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
 Kind = Literal["key", "text", "code", "date", "integer", "number"]
 Severity = Literal["error", "warn", "info"]
+Unit = Literal["rows", "months", "codes"]
+"""What a check counts: rows of a table (or persons), calendar or elapsed months, codes. Only rows count people."""
+
+STARTERS, OTHERS = "starters", "others"
+"""The arms of a check: persons who start the instrument somewhere in the data, and everyone else."""
 
 TABLES = ("persons", "benefits", "episodes", "jobs")
 
@@ -33,6 +38,16 @@ COLUMNS: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
     }
 )
 """The columns every table has after reading, with their kind; unmapped ones are empty. Mapped extra columns follow."""
+
+EXTRA: Mapping[str, Mapping[str, Kind]] = MappingProxyType(
+    {
+        "persons": {"measured": "date"},
+        "benefits": {"registered": "date", "household_id": "text"},
+        "episodes": {"registered": "date"},
+        "jobs": {"earnings": "number"},
+    }
+)
+"""Columns with a fixed kind that a table has only when they are mapped."""
 
 REQUIRED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -96,7 +111,8 @@ class Quarantined:
 class Check:
     """What a check found: a code, counts and names, never a value from a data row.
 
-    ``share`` is ``count`` as a fraction of the rows of the table.
+    ``share`` is ``count`` as a fraction of the rows (or months, or codes) that were judged. ``arms`` holds the same two
+    for starters and others, where it is known to whom a row belongs; the two counts then add up to ``count``.
     """
 
     code: str
@@ -105,9 +121,12 @@ class Check:
     count: int
     share: float
     params: Mapping[str, Any] = field(default_factory=dict)
+    unit: Unit = "rows"
+    arms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+        object.__setattr__(self, "arms", MappingProxyType(dict(self.arms)))
 
     def _say(self, part: str, lang: str) -> str:
         words = {**self.params, "table": self.table, "count": self.count, "share": self.share}
@@ -124,6 +143,14 @@ class Check:
     def remedy(self, lang: str = "en") -> str:
         """What the owner of the data can do."""
         return self._say("fix", lang)
+
+
+def by_arm(counts: Mapping[bool, int], totals: Mapping[bool, int]) -> dict[str, dict[str, float]]:
+    """Counts of starters (True) and others (False) with their shares, as a check holds them."""
+    return {
+        name: {"count": counts.get(arm, 0), "share": counts.get(arm, 0) / totals[arm] if totals.get(arm) else 0.0}
+        for arm, name in ((True, STARTERS), (False, OTHERS))
+    }
 
 
 def _own_to_fixed(codes: Mapping[str, Any]) -> dict[str, str]:
@@ -169,7 +196,7 @@ def fields(study: Study, table: str, present: Collection[str] | None = None) -> 
             mapping = {fixed: fixed for fixed in (*codes[name], UNKNOWN)}
         elif name in codes:
             mapping = _own_to_fixed(codes[name])
-        kind: Kind = COLUMNS[table].get(name) or ("number" if name in numeric else "code")
+        kind: Kind = {**COLUMNS[table], **EXTRA.get(table, {})}.get(name) or ("number" if name in numeric else "code")
         if kind == "code" and mapping is None:
             kind = "text"
         result.append(Field(name, kind, columns.get(name, ""), mapping))

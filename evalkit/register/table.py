@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -12,9 +12,11 @@ import numpy as np
 
 from evalkit.errors import DataError, Fault
 from evalkit.register import checks
+from evalkit.register.dialect import AUTO, Notice, settle, unheard
 from evalkit.register.engine import Engine
-from evalkit.register.reader import check_columns, read_file
-from evalkit.register.schema import Check, Field, Input, Kind, Quarantined
+from evalkit.register.reader import check_columns
+from evalkit.register.schema import Check, Field, Input, Kind, Quarantined, by_arm
+from evalkit.register.sources import read_source
 
 if TYPE_CHECKING:
     from evalkit.study import Study, TableData
@@ -67,7 +69,7 @@ def _treated(values: np.ndarray) -> np.ndarray:
     return np.array([_YES_NO.get(word, np.nan) for word in words], np.float64)
 
 
-def read_table(study: Study) -> Table:
+def read_table(study: Study, notice: Notice = unheard) -> Table:
     """Read and check the analysis-ready file of a study.
 
     Rows without unit or treatment are set aside and counted. Empty outcomes and covariates stay, as missing.
@@ -82,14 +84,17 @@ def read_table(study: Study) -> Table:
     if spec is None:
         raise DataError(Fault("data.not_a_table", {}, "table"))
     fields = _fields(study, spec)
-    raw = read_file(study.path.parent / spec.file, spec.format, "table.file")
+    raw = read_source(spec, study.path.parent, spec.format, "table")
     found, aside, faults = checks.records(_NAME, raw)
     faults += check_columns(raw, {column.name: column.own for column in fields}, spec.format, _NAME)
-    if faults:
-        raise DataError(faults)
+    raw, dialect, unsettled = settle(raw, fields, spec.format, "table.format")
+    notice(dialect)
+    if faults or unsettled:
+        raise DataError([*faults, *unsettled])
     engine = Engine()
-    engine.check_date_format(spec.format.date, "table.format.date")
-    typed = engine.type_table("__typed", raw.table, raw.header, fields, spec.format)
+    if spec.format.date != AUTO:
+        engine.check_date_format(spec.format.date, "table.format.date")
+    typed = engine.type_table("__typed", raw.table, raw.header, fields, raw.layout or spec.format)
 
     unit, treatment = (column.name for column in fields[:2])
     rules = (
@@ -118,8 +123,24 @@ def read_table(study: Study) -> Table:
         faults.append(Fault("data.treatment_values", params, "table.treatment"))
     if faults:
         raise DataError(faults)
-    empty = [(c.own, int(np.isnan(arrays[c.name]).sum())) for c in fields if c.kind == "number"]
-    gaps = [Check("value_missing", "info", _NAME, n, n / len(units), {"column": own}) for own, n in empty if n]
     columns = {column.own: arrays[column.name] for column in fields}
     inputs = (Input(raw.name, raw.sha256, raw.rows),)
-    return Table(columns, inputs, (*found, *dropped, *gaps), (*aside, *more))
+    noticed = _values(study, spec, columns)
+    return Table(columns, inputs, (*found, *dropped, *noticed), (*aside, *more))
+
+
+def _values(study: Study, spec: TableData, columns: Mapping[str, np.ndarray]) -> Iterator[Check]:
+    """Checks of the values in outcomes and covariates, by arm."""
+    treated = columns[spec.treatment] == 1
+    totals = {arm: int((treated == arm).sum()) for arm in (True, False)}
+    for name in dict.fromkeys(name for names in spec.outcomes.values() for name in names):
+        gap = np.isnan(columns[name])
+        if count := int(gap.sum()):
+            arms = by_arm({arm: int((gap & (treated == arm)).sum()) for arm in (True, False)}, totals)
+            yield Check("value_missing", "info", _NAME, count, count / len(gap), {"column": name}, arms=arms)
+    numeric = set(study.covariates.numeric) | {group.name for group in study.subgroups if group.cuts}
+    used = [*study.covariates.numeric, *study.covariates.categorical, *(group.name for group in study.subgroups)]
+    for name in dict.fromkeys(used):
+        ones = np.ones(len(treated), np.int64)
+        column = checks.Column(name, columns[name], treated, ones, name in numeric, study.disclosure.minimum)
+        yield from checks.column_checks(_NAME, column)

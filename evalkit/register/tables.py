@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import narwhals as nw
@@ -12,9 +13,11 @@ import pyarrow as pa
 
 from evalkit.errors import DataError, Fault
 from evalkit.register import checks
+from evalkit.register.dialect import AUTO, Notice, settle, unheard
 from evalkit.register.engine import ROW, Engine
-from evalkit.register.reader import Raw, check_columns, plain_table, read_file
+from evalkit.register.reader import Raw, check_columns, plain_table
 from evalkit.register.schema import REQUIRED, ROW_ID, TABLES, UNKNOWN, Check, Field, Input, Quarantined, fields
+from evalkit.register.sources import read_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,10 +42,12 @@ class Register:
         First and last observed day, both included.
     inputs:
         The files with their checksums.
-    findings:
-        What the checks found.
+    about_files:
+        What there is to say about the files themselves.
     quarantine:
         How many rows were set aside, by table and reason.
+    survey:
+        The checks, which are run when ``findings`` is asked for.
     """
 
     persons: nw.LazyFrame = field(repr=False)
@@ -51,9 +56,15 @@ class Register:
     jobs: nw.LazyFrame | None = field(repr=False)
     window: tuple[dt.date, dt.date]
     inputs: tuple[Input, ...]
-    findings: tuple[Check, ...]
+    about_files: tuple[Check, ...]
     quarantine: tuple[Quarantined, ...]
     engine: Engine = field(repr=False, compare=False)
+    survey: checks.Survey = field(repr=False, compare=False)
+
+    @cached_property
+    def findings(self) -> tuple[Check, ...]:
+        """What the checks found: in the files, in the rows set aside and in those that stay."""
+        return (*self.about_files, *self.survey.checks())
 
     def arrays(self, name: str) -> dict[str, np.ndarray]:
         """A table as numpy arrays, sorted by person, start and end (open ends last).
@@ -106,7 +117,7 @@ def _wanted(columns: tuple[Field, ...]) -> dict[str, str]:
     return {column.name: column.own for column in columns if column.own}
 
 
-def _load(study: Study, data: Data, found: _Found) -> Loads:
+def _load(study: Study, data: Data, found: _Found, notice: Notice) -> Loads:
     """Read all files; faults of all of them together."""
     loads: Loads = {}
     for table in TABLES:
@@ -115,7 +126,7 @@ def _load(study: Study, data: Data, found: _Found) -> Loads:
             continue
         columns = fields(study, table)
         try:
-            raw = read_file(study.folder / spec.file, data.format, f"data.{table}.file")
+            raw = read_source(spec, study.folder, data.format, f"data.{table}")
         except DataError as error:
             found.faults += error.faults
             continue
@@ -123,6 +134,9 @@ def _load(study: Study, data: Data, found: _Found) -> Loads:
         found.checks += about_file
         found.quarantine += aside
         found.faults += [*faults, *check_columns(raw, _wanted(columns), data.format, f"data.{table}.columns")]
+        raw, dialect, faults = settle(raw, columns, data.format, "data.format")
+        found.faults += faults
+        notice(dialect)
         loads[table] = raw, columns
     return loads
 
@@ -136,19 +150,18 @@ def _sift(
     found: _Found,
 ) -> nw.LazyFrame:
     """Set aside the rows of a table that cannot be used, and count them; the usable rows come back."""
-    duplicate = checks.Rule("person_duplicate" if table == "persons" else "spell_duplicate", nw.lit(False))
-    sifted = engine.keep(_SIFTED.format(table), checks.sift(typed, rules, columns, duplicate.key))
+    duplicate = rules[-1]
+    sifted = engine.keep(_SIFTED.format(table), checks.sift(typed, rules[:-1], columns, duplicate.key))
     counts = checks.reasons(sifted)
     rows = sum(counts.values())
-    dropped, aside = checks.set_aside(table, (*rules, duplicate), counts, rows)
-    found.checks += dropped
+    dropped, aside = checks.set_aside(table, rules, counts, rows)
     found.quarantine += aside
     usable = sifted.filter(nw.col(checks.REASON).is_null())
 
     place = f"data.{table}"
     orphans = counts.get("orphan.person", 0)
     blamed = found.about("data.persons")  # faulty persons would make orphans of everyone
-    if orphans >= checks.HALF * rows and not blamed:
+    if rows and orphans >= checks.HALF * rows and not blamed:
         params = {"table": table, "count": orphans, "share": orphans / rows}
         found.faults.append(Fault("data.orphans", params, f"{place}.columns.person"))
     if table == "persons" and (count := checks.conflicting(usable)):
@@ -187,33 +200,39 @@ def _build(study: Study, data: Data, loads: Loads, found: _Found) -> Register:
     window = (data.window.first, data.window.last)
     day = "referral" if study.time.clock == "referral" else "start"
     engine = Engine()
-    engine.check_date_format(data.format.date, "data.format.date")
+    if data.format.date != AUTO:
+        engine.check_date_format(data.format.date, "data.format.date")
     frames: dict[str, nw.LazyFrame] = {}
+    surveyed: dict[str, checks.Sifted] = {}
     for table, (raw, columns) in loads.items():
-        typed = engine.type_table(f"__typed_{table}", raw.table, raw.header, columns, data.format)
+        typed = engine.type_table(f"__typed_{table}", raw.table, raw.header, columns, raw.layout or data.format)
         found.faults += checks.unreadable(table, columns, typed)
         if table != "persons":
             known = frames["persons"].select("person", nw.lit(True).alias(checks.KNOWN))
             typed = typed.join(known, on="person", how="left")
-        rules = checks.drop_rules(table, window, by_referral=day == "referral")
+        found.checks += checks.blanks(table, raw, columns)
+        rules = (*checks.drop_rules(table, window, by_referral=day == "referral"), checks.duplicate(table))
         usable = _sift(engine, table, typed, rules, columns, found)
         engine.drop(f"__typed_{table}")
-        found.checks += checks.note_checks(table, checks.notes(table, columns, window), usable)
+        sifted = engine.frame(_SIFTED.format(table))
+        surveyed[table] = checks.Sifted(sifted, columns, rules, checks.notes(table, columns, window))
         frames[table] = _finish(engine, table, usable, columns, window)
     found.raise_faults()
-    found.checks += checks.across(frames["benefits"], frames["episodes"], day)
     inputs = tuple(Input(raw.name, raw.sha256, raw.rows) for raw, _ in loads.values())
     tables = (frames["persons"], frames["benefits"], frames["episodes"], frames.get("jobs"))
-    return Register(*tables, window, inputs, tuple(found.checks), tuple(found.quarantine), engine)
+    survey = checks.Survey(study, window, frames, surveyed, engine.keep)
+    return Register(*tables, window, inputs, tuple(found.checks), tuple(found.quarantine), engine, survey)
 
 
-def read(study: Study) -> Register:
+def read(study: Study, notice: Notice = unheard) -> Register:
     """Read and check the register tables of a study.
 
     Parameters
     ----------
     study:
         A study with ``[data]``; files are looked for in its data folder.
+    notice:
+        Is told how each file turned out to be written, before its contents are used.
 
     Raises
     ------
@@ -223,7 +242,7 @@ def read(study: Study) -> Register:
     """
     data = _data_of(study)
     found = _Found()
-    loads = _load(study, data, found)
+    loads = _load(study, data, found, notice)
     found.raise_faults()
     return _build(study, data, loads, found)
 
@@ -270,6 +289,8 @@ def from_frames(
         raw = _frame(table, frame, columns)
         wanted = {name: name for name in REQUIRED[table]} | _wanted(columns)
         found.faults += check_columns(raw, wanted, data.format, table)
+        raw, _, faults = settle(raw, columns, data.format, "data.format")
+        found.faults += faults
         loads[table] = raw, columns
     found.raise_faults()
     return _build(study, data, loads, found)

@@ -37,10 +37,16 @@ def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
     params["table"] = inner(view.term("report.table", params["table"]))
     if view.known(key):
         try:
-            return view.say(key, **params)
+            return view.say(key, **params) + (_by_arm(view, check) if part == "say" else "")
         except KeyError:
             pass
     return str(check["code"]).replace("_", " ") if part == "say" else "–"
+
+
+def _by_arm(view: View, check: Mapping[str, Any]) -> str:
+    """The shares of starters and others, where both may be shown."""
+    shares = {name: arm["share"] for name, arm in (check.get("arms") or {}).items()}
+    return " " + view.say("checks.by_arm", **shares) if shares and None not in shares.values() else ""
 
 
 def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:

@@ -263,8 +263,8 @@ class View:
         if estimand["unit"] != "fraction":
             return "total"
         if estimand["kind"] == "event":
-            return "event" if source.startswith("exit") or not source else "event_other"
-        return "benefit" if source == "state:benefit" else "state"
+            return "event" if source.startswith(("exit", "durable")) or not source else "event_other"
+        return "benefit" if source in ("state:benefit", "months:benefit") else "state"
 
     def analysis_name(self, profile: Profile) -> str:
         """The analysis in words, with its variant; the variant alone where there is one analysis."""

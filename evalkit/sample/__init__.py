@@ -1,8 +1,9 @@
 """The sample: risk sets, outcome paths and the flow of people, from a register or an analysis-ready table."""
 
 from evalkit.sample.build import from_register
+from evalkit.sample.checks import judge_sample
 from evalkit.sample.flow import extend
 from evalkit.sample.table import from_table
 from evalkit.sample.types import Entries, FlowRow, People, Sample
 
-__all__ = ["Entries", "FlowRow", "People", "Sample", "extend", "from_register", "from_table"]
+__all__ = ["Entries", "FlowRow", "People", "Sample", "extend", "from_register", "from_table", "judge_sample"]

@@ -19,12 +19,15 @@ from evalkit.calendar import NEVER, Days
 from evalkit.design import Factor, cut_factor, factor
 from evalkit.errors import DataError, DesignError, Fault
 from evalkit.hashing import hash_ids, mix, uniform
-from evalkit.register import Register
+from evalkit.register import Check, Register
 from evalkit.sample.flow import Tally
+from evalkit.sample.jobs import Jobs, read_jobs
+from evalkit.sample.merging import merge_benefits
 from evalkit.sample.outcomes import SpellOutcomes
 from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, intervals
 from evalkit.sample.types import NO_START, Entries, People, Sample
 from evalkit.study import Study
+from evalkit.study.outcome_source import OutcomeSource, read_source
 
 Mask = NDArray[np.bool_]
 
@@ -62,9 +65,11 @@ class _Frame:
     starts: Starts
     same: Intervals
     others: Intervals
-    jobs: Intervals | None
+    gaps: Intervals
+    jobs: Jobs | None
     first_day: int
     last_day: int
+    checks: tuple[Check, ...]
 
     @classmethod
     def read(cls, study: Study, register: Register) -> _Frame:
@@ -73,32 +78,43 @@ class _Frame:
         episodes = register.arrays("episodes")
         ids = persons["person"]
         people, usable = _people(study, persons)
-        reasons, reason = np.unique(benefits["reason"].astype(str), return_inverse=True)
         of = _locator(ids)
+        merged = merge_benefits(study, benefits, persons, of)
         chosen = episodes["type"] == study.treatment.instrument
         clock = "referral" if study.time.clock == "referral" else "start"
         person = of(episodes["person"])
         day = calendar.to_days(episodes[clock])
         spells, starts = attach_starts(
-            of(benefits["person"]),
-            calendar.to_days(benefits["start"]),
-            calendar.to_days(benefits["end"]),
-            reason.astype(np.int32),
-            tuple(map(str, reasons)),
+            merged.person,
+            merged.start,
+            merged.end,
+            merged.reason,
+            merged.reasons,
             person[chosen & (day < NEVER)],
             day[chosen & (day < NEVER)],
         )
         begin, end = calendar.to_days(episodes["start"]), calendar.to_days(episodes["end"])
         same = intervals(person[chosen], begin[chosen] + 1, end[chosen])  # running since before the day asked about
         others = intervals(person[~chosen], begin[~chosen], end[~chosen])
+        first_day, last_day = (calendar.day_number(d) for d in register.window)
         jobs = None
         if register.jobs is not None:
-            table = register.arrays("jobs")
-            jobs = intervals(of(table["person"]), calendar.to_days(table["start"]), calendar.to_days(table["end"]))
-        elif any(o.source == "state:work" for o in study.outcomes):
+            jobs = read_jobs(study, register.arrays("jobs"), of, last_day)
+        elif any(source.needs_jobs for source in _sources(study).values()):
             raise DataError(Fault("sample.no_jobs"))
-        first_day, last_day = (calendar.day_number(d) for d in register.window)
-        return cls(study, people, usable, spells, starts, same, others, jobs, first_day, last_day)
+        checks = merged.checks + (jobs.checks if jobs else ())
+        gaps = merged.gaps
+        return cls(study, people, usable, spells, starts, same, others, gaps, jobs, first_day, last_day, checks)
+
+    def really(self, person: NDArray[np.integer], day: Days) -> Mask:
+        """Whether a day of a spell was really on benefit: that a gap was bridged is known only after it."""
+        return ~self.gaps.holds(person, day)
+
+
+def _sources(study: Study) -> dict[str, OutcomeSource]:
+    """Where each outcome comes from; the rules of the study file have seen to it that it can be read."""
+    found = {outcome.name: read_source(outcome.source) for outcome in study.outcomes}
+    return {name: source for name, source in found.items() if source is not None}
 
 
 def _locator(ids: NDArray[np.object_]) -> Any:
@@ -178,7 +194,7 @@ def _exclusions(
     rules = study.eligibility
     no_one = np.zeros(len(person), bool)
     known = spell >= 0
-    stock = known & (spells.start[spell] < frame.first_day) if rules.stock == "exclude" else no_one
+    stock = known & spells.stock(frame.first_day)[spell] if rules.stock == "exclude" else no_one
     earlier = no_one
     if rules.earlier_spells is not None:
         count = spells.earlier[spell]
@@ -190,7 +206,7 @@ def _exclusions(
     other = no_one
     if rules.other_instrument == "exclude":
         other = frame.others.covers(person, zero, len(frame.people.ids))
-    least = study.time.horizon if study.time.follow_up == "complete" else 1
+    least = (study.time.horizon if study.time.follow_up == "complete" else 1) + study.look_ahead
     short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < least
     return [
         ("stock", stock),
@@ -241,7 +257,7 @@ def _starters(frame: _Frame, convention: str) -> tuple[Entries, Tally]:
     if convention != "dates":
         zero[inside] = _zero(frame, spell[inside], elapsed[inside], convention)
     steps = [
-        ("no_benefit_at_start", spell < 0),
+        ("no_benefit_at_start", (spell < 0) | ~frame.really(starts.person, starts.day)),
         ("not_first_start", ~starts.first),
         ("elapsed", (elapsed < low) | (elapsed > high)),
         *_exclusions(frame, starts.person, spell, zero, starts.day),
@@ -280,7 +296,7 @@ def _build(frame: _Frame, convention: str) -> Sample:
             zero = begin + np.floor(fractions[draw] * length).astype(np.int64)
         else:
             zero = _zero(frame, risk, elapsed, convention)
-        on_benefit = spells.end[risk] >= zero
+        on_benefit = (spells.end[risk] >= zero) & frame.really(spells.person[risk], zero)
         risk, zero, elapsed = risk[on_benefit], zero[on_benefit], elapsed[on_benefit]
         alone = ~np.isin(month * 100_000 + calendar.quarter_number(zero), cells)
         person = spells.person[risk]
@@ -296,12 +312,13 @@ def _build(frame: _Frame, convention: str) -> Sample:
         source="register",
         people=frame.people,
         entries=everyone.take(order),
-        outcomes=SpellOutcomes(spells, frame.jobs, {o.name: o.source for o in study.outcomes}),
+        outcomes=SpellOutcomes(spells, frame.jobs, _sources(study), study.spells.merge_gap_months),
         horizon=study.time.horizon,
         follow_up=study.time.follow_up,
         flow=treated.rows() + tally.rows(),
         age="age" in study.covariates.numeric,
         convention=convention,
+        checks=frame.checks,
     )
 
 

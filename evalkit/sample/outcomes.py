@@ -1,7 +1,8 @@
-"""Outcome paths worked out from spells or taken from columns.
+"""Outcome paths worked out from spells and jobs, or taken from columns.
 
 Event by k: last benefit day < t0 + k months. State at k: at the close of month k, on day t0 + k months - 1; a spell
-whose last day that is has ended. See ``docs/contracts.md``.
+whose last day that is has ended. Flow in k: within [t0 + (k - 1) months, t0 + k months). ``docs/outcomes.md`` defines
+every source to the day.
 """
 
 from __future__ import annotations
@@ -13,11 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import calendar
-from evalkit.calendar import NEVER
+from evalkit.calendar import NEVER, Days
+from evalkit.kernels.overlap import overlap_sums
+from evalkit.register.schema import UNKNOWN
+from evalkit.sample.jobs import Jobs
 from evalkit.sample.spells import Intervals, Spells
 from evalkit.sample.types import Entries
+from evalkit.study.outcome_source import NOT, WORK_REGISTER, OutcomeSource
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 def state_path(held: Intervals, person: NDArray[np.integer], time_zero: NDArray[np.integer], horizon: int) -> Array:
@@ -47,44 +53,97 @@ def state_path(held: Intervals, person: NDArray[np.integer], time_zero: NDArray[
     return (np.cumsum(change, axis=1)[:, 1 : horizon + 1] > 0).astype(float)
 
 
-def exit_month(spells: Spells, entries: Entries) -> NDArray[np.int64]:
-    """The month since time zero in which the spell ends: smallest k with last day < t0 + k months; huge if open."""
-    end = spells.end[entries.spell]
-    zero = entries.time_zero.astype(np.int64)
-    closed = end < NEVER
-    month = np.full(len(entries), NEVER)
-    month[closed] = calendar.whole_months(zero[closed], end[closed]) + 1
+def month_of(day: Days, time_zero: NDArray[np.integer]) -> NDArray[np.int64]:
+    """The month since time zero that holds a day: smallest k with day < t0 + k months; NEVER stays NEVER."""
+    month = np.full(len(day), NEVER)
+    known = day < NEVER
+    month[known] = calendar.whole_months(time_zero[known].astype(np.int64), day[known]) + 1
     return month
 
 
-def observed_path(entries: Entries, horizon: int) -> NDArray[np.bool_]:
-    """Whether month k lies within potential follow-up, (n, horizon); an early exit never extends it."""
-    return np.asarray(entries.follow_up[:, None] >= np.arange(1, horizon + 1)[None, :])
+def month_bounds(time_zero: NDArray[np.integer], horizon: int) -> Days:
+    """First days of months 1..horizon and of the month after them, (n, horizon + 1)."""
+    days, at = np.unique(time_zero, return_inverse=True)
+    return calendar.add_months(days[:, None], np.arange(horizon + 1)[None, :])[at]
+
+
+def amount_path(held: Intervals, weight: Array, person: NDArray[np.integer], bounds: Days) -> Array:
+    """Sum of weight times days in each month over the intervals of the person, (n, K); see ``month_bounds``."""
+    first = np.searchsorted(held.person, person, side="left")
+    last = np.searchsorted(held.person, person, side="right")
+    return np.asarray(overlap_sums(first, last, held.start, held.end, weight, bounds))
+
+
+def observed_path(entries: Entries, horizon: int, look_ahead: int = 0) -> Mask:
+    """Whether month k lies within potential follow-up, (n, horizon); an early exit never extends it.
+
+    A value that is known only ``look_ahead`` months later needs those to be observed as well.
+    """
+    return np.asarray(entries.follow_up[:, None] >= np.arange(1, horizon + 1)[None, :] + look_ahead)
 
 
 @dataclass(frozen=True)
 class SpellOutcomes:
-    """Outcomes from registers: ``sources`` maps an outcome's name to ``exit:<reason>``, ``exit:any``,
-    ``state:benefit`` or ``state:work``."""
+    """Outcomes from registers: ``sources`` holds the source of each outcome by name."""
 
     spells: Spells
-    jobs: Intervals | None
-    sources: Mapping[str, str]
+    jobs: Jobs | None
+    sources: Mapping[str, OutcomeSource]
+    merge_gap_months: int = 0
 
-    def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, NDArray[np.bool_]]:
+    def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, Mask]:
         """Values (n, horizon) of one outcome and whether they are observed."""
-        what, _, which = self.sources[name].partition(":")
-        if what == "exit":
-            month = exit_month(self.spells, entries)
-            if which != "any":
-                wanted = self.spells.reasons.index(which) if which in self.spells.reasons else -1
-                month = np.where(self.spells.reason[entries.spell] == wanted, month, NEVER)
-            values = (month[:, None] <= np.arange(1, horizon + 1)[None, :]).astype(float)
-        else:
-            held = self.spells if which == "benefit" else self.jobs
-            assert held is not None  # the study file asked for jobs, so the build required them
-            values = state_path(held, entries.person, entries.time_zero, horizon)
-        return values, observed_path(entries, horizon)
+        source = self.sources[name]
+        observed = observed_path(entries, horizon, source.look_ahead(self.merge_gap_months))
+        if source.kind == "event":
+            values = (self._month(source, entries)[:, None] <= np.arange(1, horizon + 1)[None, :]).astype(float)
+            return values, observed
+        if source.family == "state":
+            return state_path(self._held(source), entries.person, entries.time_zero, horizon), observed
+        return self._flow(source, entries, month_bounds(entries.time_zero, horizon)), observed
+
+    def _jobs(self) -> Jobs:
+        assert self.jobs is not None  # the study file asked for jobs, so the build required them
+        return self.jobs
+
+    def _held(self, source: OutcomeSource) -> Intervals:
+        return self.spells if source.which == "benefit" else self._jobs().held
+
+    def _month(self, source: OutcomeSource, entries: Entries) -> NDArray[np.int64]:
+        """The month since time zero in which the event happens; NEVER when it does not."""
+        back = self.spells.next_start(entries.spell)
+        if source.family == "return":
+            return month_of(back, entries.time_zero)
+        end = self.spells.end[entries.spell]
+        happens = (end < NEVER) & self._leads_to(source, entries, end)
+        if source.family == "durable":
+            off = np.where(happens, end, 0) + 1
+            happens &= back >= calendar.add_months(off, source.months)
+        return np.where(happens, month_of(end, entries.time_zero), NEVER)
+
+    def _leads_to(self, source: OutcomeSource, entries: Entries, end: Days) -> Mask:
+        """Whether the spell of an entry, when it has ended, led to the destination that the source asks for."""
+        which = source.which
+        if which == "any":
+            return np.ones(len(entries), bool)
+        if source.register:
+            closed = np.where(end < NEVER, end, 0)
+            day = calendar.add_months(closed + 1, 1) - 1  # the last day of the first month off benefit
+            work = self._jobs().held.holds(entries.person, day)
+            return (work if which == WORK_REGISTER else ~work) & ~self.spells.holds(entries.person, day)
+        reason, reasons = self.spells.reason[entries.spell], self.spells.reasons
+        if which.startswith(NOT):
+            unwanted = (which.removeprefix(NOT), UNKNOWN)
+            return np.isin(reason, [code for code, known in enumerate(reasons) if known not in unwanted])
+        return np.isin(reason, [code for code, known in enumerate(reasons) if known == which])
+
+    def _flow(self, source: OutcomeSource, entries: Entries, bounds: Days) -> Array:
+        if source.family == "months":
+            held = self._held(source)
+            return amount_path(held, np.ones(len(held.start)), entries.person, bounds) / np.diff(bounds, axis=1)
+        jobs = self._jobs()
+        total = amount_path(jobs.rows, jobs.amounts[source.which], entries.person, bounds)
+        return total if jobs.daily else total / np.diff(bounds, axis=1)
 
 
 @dataclass(frozen=True)
@@ -93,7 +152,7 @@ class TableOutcomes:
 
     values: Mapping[str, Array]
 
-    def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, NDArray[np.bool_]]:
+    def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, Mask]:
         """Values (n, horizon) of one outcome, and whether they are there."""
         values = np.full((len(entries), horizon), np.nan)
         stored = self.values[name][entries.spell]

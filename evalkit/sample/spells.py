@@ -36,12 +36,22 @@ class Intervals:
             found[has] = (self.start[at] <= day[has]) & (day[has] <= self.end[at])
         return found
 
+    def holds(self, person: NDArray[np.integer], day: Days) -> NDArray[np.bool_]:
+        """As ``covers``, for intervals of which no two of a person overlap; a single look-up."""
+        if not len(self.start):
+            return np.zeros(len(person), bool)
+        at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="right") - 1
+        return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self.end[at]))
+
 
 @dataclass(frozen=True)
 class Spells(Intervals):
-    """Benefit spells (S). ``own_start``: day on which the person first starts the instrument in the spell (NEVER if he
-    does not), also where spells overlap and the start belongs to the other one; ``own_elapsed``: elapsed month of
-    that day (NO_ELAPSED if none). ``earlier``: earlier spells of the person."""
+    """Benefit spells (S), of which no two of a person overlap.
+
+    ``own_start``: day on which the person first starts the instrument in the spell (NEVER if he does not);
+    ``own_elapsed``: elapsed month of that day (NO_ELAPSED if none). ``earlier``: earlier spells of the person, which
+    numbers them.
+    """
 
     reason: NDArray[np.int32]
     reasons: tuple[str, ...]
@@ -49,11 +59,25 @@ class Spells(Intervals):
     own_start: Days
     own_elapsed: NDArray[np.int64]
 
+    def stock(self, first_day: int) -> NDArray[np.bool_]:
+        """Spells that ran already when the window began: what came before is not seen, so they are no inflow."""
+        return np.asarray(self.start < first_day)
+
+    @property
+    def censored(self) -> NDArray[np.bool_]:
+        """Spells of which the end is not known."""
+        return np.asarray(self.end >= NEVER)
+
+    def next_start(self, spell: NDArray[np.integer]) -> Days:
+        """The first day of the person's next spell, NEVER if there is none."""
+        later = np.minimum(spell + 1, len(self.start) - 1)
+        return np.where((later > spell) & (self.person[later] == self.person[spell]), self.start[later], NEVER)
+
 
 @dataclass(frozen=True)
 class Starts:
-    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none; the latest of overlapping
-    ones), and whether it is the first in the days of that spell."""
+    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none), and whether it is the
+    first in the days of that spell."""
 
     person: NDArray[np.int64]
     day: Days
@@ -67,9 +91,9 @@ def intervals(person: NDArray[np.integer], start: Days, end: Days) -> Intervals:
     return Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
 
 
-def _key(person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:
+def _key(person: NDArray[np.integer], day: Days) -> NDArray[np.int64]:
     """One number that sorts by person, then day; days are far fewer than ten million, also before 1970."""
-    return person * 10**7 + day + 10**6
+    return np.asarray(person, np.int64) * 10**7 + day + 10**6
 
 
 def spell_holding(spells: Intervals, person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:

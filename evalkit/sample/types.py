@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalkit import calendar
 from evalkit.design import Design, Factor, cut_factor, integer_factor
 from evalkit.hashing import Hash
+from evalkit.register.schema import Check
 from evalkit.study import Study
 
 Array = NDArray[np.float64]
@@ -97,6 +98,7 @@ class Sample:
     flow: steps that add up, by arm.
     convention: how starts and exits in the same month are ordered.
     alternative: with month-only data, the same sample under the other convention.
+    checks: what was joined in the spells and what the jobs lack, counted.
     """
 
     study: Study
@@ -111,6 +113,7 @@ class Sample:
     time_names: tuple[str, ...] = ("elapsed", "quarter")
     convention: str = "dates"
     alternative: Sample | None = None
+    checks: tuple[Check, ...] = ()
 
     @cached_property
     def months(self) -> NDArray[np.int16]:

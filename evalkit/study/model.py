@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from evalkit.study.outcome_source import read_source
+
 Language = Literal["nl", "en"]
 Method = Literal["matching", "experiment"]
 
@@ -43,7 +45,7 @@ class Format(Frozen):
 
     delimiter: Literal["auto", ";", ","] = "auto"
     encoding: Literal["auto", "utf-8", "cp1252"] = "auto"
-    decimal: Literal[",", "."] = ","
+    decimal: Literal["auto", ",", "."] = ","
     date: Text = "%d-%m-%Y"
 
 
@@ -54,10 +56,21 @@ class Window(Frozen):
     last: Day
 
 
-class TableSpec(Frozen):
-    """One register table: the file, fixed name -> own column, and per column fixed code -> own codes."""
+class Source(Frozen):
+    """Where a table comes from: a file (with a table or sheet in it), or a table in a database.
 
-    file: Text
+    ``database`` is the name of the environment variable that holds the connection string, never the string itself.
+    """
+
+    file: Text = ""
+    table: Text = ""
+    sheet: Text = ""
+    database: Text = ""
+
+
+class TableSpec(Source):
+    """One register table: its source, fixed name -> own column, and per column fixed code -> own codes."""
+
     columns: Columns
     codes: Codes = {}
 
@@ -74,15 +87,22 @@ class Data(Frozen):
     jobs: TableSpec | None = None
 
 
-class TableData(Frozen):
+class TableData(Source):
     """A file ready for analysis: one row a person, treatment 0 or 1, outcomes by period as columns."""
 
-    file: Text
     unit: Text
     treatment: Text
     outcomes: Annotated[dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
     period_months: int = Field(default=1, ge=1, le=60)
     format: Format = Format()
+
+
+class Spells(Frozen):
+    """How rows of benefits and jobs become spells and amounts."""
+
+    merge_gap_months: int = Field(default=1, ge=0, le=12)
+    level: Literal["person", "household"] = "person"
+    job_amounts: Literal["total", "rate"] = "total"
 
 
 class Time(Frozen):
@@ -182,6 +202,7 @@ class Protocol(Frozen):
     title: dict[Language, Text]
     data: Data | None = None
     table: TableData | None = None
+    spells: Spells = Spells()
     time: Time
     eligibility: Eligibility = Eligibility()
     treatment: Treatment
@@ -217,6 +238,12 @@ class Study(Protocol):
     def primary(self) -> Outcome:
         """The one primary outcome."""
         return next(outcome for outcome in self.outcomes if outcome.primary)
+
+    @property
+    def look_ahead(self) -> int:
+        """Months beyond the horizon that the outcome which looks ahead furthest needs; 0 for a ready table."""
+        sources = [read_source(outcome.source) for outcome in self.outcomes]
+        return max((s.look_ahead(self.spells.merge_gap_months) for s in sources if s), default=0)
 
     def protocol(self) -> dict[str, Any]:
         """The protocol as plain JSON values under the attribute names, for the results document."""

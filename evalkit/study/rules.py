@@ -19,12 +19,14 @@ from evalkit.study.model import (
     Gate,
     Outcome,
     Protocol,
+    Spells,
     Subgroup,
     TableData,
     Time,
     Treatment,
     Window,
 )
+from evalkit.study.outcome_source import AMOUNTS, NOT, WORK_REGISTER, OutcomeSource, destinations, examples, read_source
 from evalkit.study.parts import Parts
 from evalkit.study.translate import Issue, nearest, not_allowed, unknown_key
 
@@ -36,16 +38,25 @@ REQUIRED = {
 }
 """Fixed names every register table must map."""
 
-OPTIONAL = {"benefits": ("reason",), "episodes": ("planned_end", "referral"), "jobs": ("hours", "wage")}
+OPTIONAL = {
+    "benefits": ("reason", "household_id", "registered"),
+    "episodes": ("planned_end", "referral", "registered"),
+    "jobs": AMOUNTS,
+}
 """Fixed names that may be mapped as well; ``persons`` may have any."""
 
 RESERVED_COLUMNS = frozenset(
     "age arm cluster elapsed entry follow_up own_start_after quarter spell time_zero weight".split()
 )
-RESERVED_CODES = {("benefits", "reason"): ("any", "unknown"), ("episodes", "type"): ("wait", "never")}
-SOURCES = {"exit": "event", "state": "state"}
-"""What an outcome source begins with -> the kind of outcome it gives."""
+RESERVED_CODES = {("benefits", "reason"): ("any", "unknown", WORK_REGISTER), ("episodes", "type"): ("wait", "never")}
 
+DUCKDB = (".duckdb", ".ddb", ".db")
+"""Extensions of files that hold tables, of which one must be named."""
+
+EXCEL = (".xlsx", ".xlsm")
+"""Extensions of files that hold sheets, of which one may be named."""
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIRECTIVE = re.compile(r"%(.?)")
 
 
@@ -56,7 +67,7 @@ def contradictions(parts: Parts, root: str) -> list[Issue]:
         found += [*_tables(parts), *_time(parts), *_treatment(parts), *_people(parts), *_register_outcomes(parts)]
     elif parts.raw("table") is not None:
         found += [*_table(parts)]
-    found += [*_paths(parts), *_formats(parts), *_methods(parts)]
+    found += [*_paths(parts), *_sources(parts), *_formats(parts), *_methods(parts)]
     return found
 
 
@@ -167,7 +178,7 @@ def _codes(parts: Parts, table: str, columns: Columns) -> Iterator[Issue]:
         reserved = RESERVED_CODES.get((table, column))
         seen: set[str] = set()
         for name, own_codes in mapping.items():
-            if reserved and name in reserved:
+            if reserved and (name in reserved or (column == "reason" and name.startswith(NOT))):
                 yield Issue((*base, name), "study.reserved_name", {"name": name})
             elif reserved and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
                 yield Issue((*base, name), "study.bad_name", {"key": f"data.{table}.codes.{column}", "name": name})
@@ -185,8 +196,12 @@ def _time(parts: Parts) -> Iterator[Issue]:
     horizon = parts.get(int, "time", "horizon")
     if window and window.first <= window.last and horizon:
         months = whole_months(window.first, window.last)
+        look = _look_ahead(parts)
         if horizon > months:
             yield Issue(("time", "horizon"), "study.horizon_window", {"horizon": horizon, "months": months})
+        elif horizon + look > months:
+            params = {"horizon": horizon, "months": months, "ahead": look, "most": months - look}
+            yield Issue(("time", "horizon"), "study.horizon_look_ahead", params)
     columns = parts.get(Columns, "data", "episodes", "columns")
     if columns and parts.raw("time", "clock") == "referral" and "referral" not in columns:
         yield Issue(("time", "clock"), "study.referral_unmapped", {})
@@ -194,6 +209,13 @@ def _time(parts: Parts) -> Iterator[Issue]:
     time = parts.get(Time, "time")
     if time and date_format and "%m" in date_format and "%d" not in date_format and time.within_month == "dates":
         yield Issue(("time", "within_month"), "study.no_days", {"format": date_format})
+
+
+def _look_ahead(parts: Parts) -> int:
+    """Months beyond the horizon that the outcomes need."""
+    spells = parts.section(Spells, "spells") or Spells()
+    sources = [read_source(outcome.source) for _, outcome in parts.each(Outcome, "outcome")]
+    return max((source.look_ahead(spells.merge_gap_months) for source in sources if source), default=0)
 
 
 def whole_months(first: dt.date, last: dt.date) -> int:
@@ -259,29 +281,47 @@ def _people(parts: Parts) -> Iterator[Issue]:
 
 
 def _register_outcomes(parts: Parts) -> Iterator[Issue]:
-    """Where an outcome comes from: ``exit:<reason>``, ``exit:any``, ``state:benefit`` or, with jobs, ``state:work``."""
+    """Where an outcome comes from, see ``docs/outcomes.md``; and what the spells are made of."""
     codes = parts.get(Codes, "data", "benefits", "codes")
     if parts.raw("data", "benefits", "codes") is None and parts.raw("data", "benefits") is not None:
         codes = {}
     reasons = list((codes or {}).get("reason", {}))
-    allowed = [*(f"exit:{reason}" for reason in (*reasons, "any")), "state:benefit"]
-    if parts.raw("data", "jobs") is not None:
-        allowed.append("state:work")
+    jobs, columns = parts.raw("data", "jobs") is not None, parts.get(Columns, "data", "jobs", "columns")
     for path, outcome in parts.each(Outcome, "outcome"):
-        begin = outcome.source.partition(":")[0]
+        source = read_source(outcome.source)
         if not outcome.source:
             yield Issue(path, "study.missing_key", {"key": "source", "where": "[[outcome]]"})
-        elif outcome.source not in allowed and (codes is not None or begin != "exit"):
-            yield not_allowed((*path, "source"), outcome.source, allowed)
-        elif SOURCES[begin] != outcome.kind:
-            params = {"source": outcome.source, "kind": outcome.kind, "expected": SOURCES[begin]}
+        elif not source or not _possible(source, reasons if codes is not None else None, jobs, columns):
+            yield not_allowed((*path, "source"), outcome.source, examples(reasons, jobs, columns or ()))
+        elif source.kind != outcome.kind:
+            params = {"source": outcome.source, "kind": outcome.kind, "expected": source.kind}
             yield Issue((*path, "kind"), "study.kind_of_source", params)
+        elif source.family == "flow" and outcome.unit == "fraction":
+            expected = "hours" if source.which == "hours" else "euro"
+            yield Issue(path, "study.unit_missing", {"source": outcome.source, "expected": expected})
+        elif source.family == "months" and outcome.unit != "fraction":
+            yield Issue((*path, "unit"), "study.unit_of_months", {"source": outcome.source, "unit": outcome.unit})
+    columns = parts.get(Columns, "data", "benefits", "columns")
+    if columns is not None and parts.raw("spells", "level") == "household" and "household_id" not in columns:
+        yield Issue(("spells", "level"), "study.household_unmapped", {})
+
+
+def _possible(source: OutcomeSource, reasons: list[str] | None, jobs: bool, columns: Columns | None) -> bool:
+    """Whether the tables can give a source; what is faulty itself is not held against it."""
+    if source.needs_jobs and not jobs:
+        return False
+    if source.family == "flow":
+        return columns is None or source.which in columns
+    known = source.family not in ("exit", "durable") or reasons is None
+    return known or source.which in destinations(reasons or (), jobs)
 
 
 def _table(parts: Parts) -> Iterator[Issue]:
     """A table that is ready for analysis: outcomes are its columns, and so is the horizon."""
     if parts.raw("eligibility") is not None:
         yield Issue(("eligibility",), "study.eligibility_in_table", {})
+    if parts.raw("spells") is not None:
+        yield Issue(("spells",), "study.spells_in_table", {})
     table = parts.get(TableData, "table")
     if table is None:
         return
@@ -320,11 +360,34 @@ def _paths(parts: Parts) -> Iterator[Issue]:
                 yield Issue(place, "study.path_outside", {"key": key, "value": value})
 
 
+def _sources(parts: Parts) -> Iterator[Issue]:
+    """A file or a database, and what is needed to find the table in it. A connection string is never shown."""
+    places: list[tuple[str, ...]] = [("table",), *(("data", table) for table in REQUIRED)]
+    for place in places:
+        if not isinstance(parts.raw(*place), dict):
+            continue
+        file, table, sheet, database = (parts.raw(*place, key) for key in ("file", "table", "sheet", "database"))
+        key = ".".join(place)
+        suffix = PureWindowsPath(file).suffix.lower() if isinstance(file, str) else ""
+        if file is None and database is None:
+            yield Issue((*place, "file"), "study.missing_key", {"key": "file", "where": f"[{key}]"})
+        elif file is not None and database is not None:
+            yield Issue((*place, "database"), "study.file_and_database", {"where": f"[{key}]"})
+        if isinstance(database, str) and database and not _VARIABLE.fullmatch(database):
+            yield Issue((*place, "database"), "study.database_name", {"key": f"{key}.database"})
+        if table is None and (database is not None or suffix in DUCKDB):
+            yield Issue((*place, "table"), "study.missing_key", {"key": "table", "where": f"[{key}]"})
+        if table is not None and database is None and suffix and suffix not in DUCKDB:
+            yield Issue((*place, "table"), "study.not_in_such_a_file", {"key": f"{key}.table", "kind": "DuckDB"})
+        if sheet is not None and (database is not None or (suffix and suffix not in EXCEL)):
+            yield Issue((*place, "sheet"), "study.not_in_such_a_file", {"key": f"{key}.sheet", "kind": "Excel"})
+
+
 def _formats(parts: Parts) -> Iterator[Issue]:
     """A date format has at least a month and a year of four digits, and nothing we cannot read."""
     for section in ("data", "table"):
         value = parts.raw(section, "format", "date")
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value not in ("", "auto"):
             codes = _DIRECTIVE.findall(value)
             if not {"m", "Y"} <= set(codes) <= {"d", "m", "Y", "H", "M", "S"} or len(codes) != len(set(codes)):
                 yield Issue((section, "format", "date"), "study.bad_date_format", {"value": value})

@@ -29,6 +29,7 @@ class Rules:
     convention: str = "dates"
     known: set = field(default_factory=set)  # persons without a missing covariate, when those are excluded
     exclude_missing: bool = False
+    look_ahead: int = 0
 
 
 def after(day, months):
@@ -55,9 +56,16 @@ def on(spell, day):
     return spell[0] <= day and (spell[1] is None or day <= spell[1])
 
 
-def risk_sets(births, benefits, episodes, rules):
-    """Entries {(person, nth spell, elapsed): (arm, time zero, follow-up, wait)} and the flow of both arms."""
+def risk_sets(births, benefits, episodes, rules, rows=None):
+    """``benefits`` are spells; ``rows`` what they were merged from, when gaps were bridged.
+
+    Entries {(person, nth spell, elapsed): (arm, time zero, follow-up, wait)} and the flow of both arms."""
     spells = spells_of(benefits)
+    days = spells if rows is None else spells_of(rows)
+
+    def really(person, day):
+        return any(on(spell, day) for spell in days.get(person, []))
+
     starts, same, others = {}, {}, {}
     for person, kind, begin, end, referral in episodes:
         if kind == rules.instrument:
@@ -91,7 +99,7 @@ def risk_sets(births, benefits, episodes, rules):
             return "already_in_instrument"
         if not rules.other and any(on(o, zero) for o in others.get(person, [])):
             return "other_instrument"
-        if after(zero, rules.horizon if rules.complete else 1) > rules.last + DAY:
+        if after(zero, (rules.horizon if rules.complete else 1) + rules.look_ahead) > rules.last + DAY:
             return "follow_up"
         if rules.exclude_missing and person not in rules.known:
             return "missing_covariate"
@@ -108,7 +116,7 @@ def risk_sets(births, benefits, episodes, rules):
         taken = set()
         for day in sorted(starts[person]):
             holding = [n for n, spell in enumerate(spells.get(person, [])) if on(spell, day)]
-            if not holding:
+            if not holding or not really(person, day):
                 candidates["treated"].append((person, "no_benefit_at_start"))
                 continue
             nth = holding[-1]
@@ -145,7 +153,7 @@ def risk_sets(births, benefits, episodes, rules):
                     zero = begin + math.floor(fraction * (end - begin).days) * DAY
                 else:
                     zero = zero_of(spell, month)
-                if spell[0] > rules.last or not on(spell, zero):
+                if spell[0] > rules.last or not on(spell, zero) or not really(person, zero):
                     continue
                 reason = reason_out(person, nth, zero, zero)
                 if reason is None and (month, zero.year, (zero.month - 1) // 3) not in cells:

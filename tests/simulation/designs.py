@@ -26,6 +26,8 @@ codes.reason = {{ work = ["work"], education = ["education"], other = ["*"] }}
 file = "trajecten.csv"
 columns = {{ person = "p", type = "t", start = "a", end = "b", planned_end = "c" }}
 codes.type = {{ training = ["training"], coaching = ["coaching"] }}
+[spells]
+merge_gap_months = 0  # the law of the municipality counts every day off benefit, and so does its truth
 [time]
 horizon = {horizon}
 follow_up = "{follow_up}"

@@ -1,4 +1,4 @@
-"""The checks: which rows cannot be used and why, and what else a reader of the results should know.
+"""Which rows cannot be used and why, and what is counted in the rows that stay as they came.
 
 Rules are narwhals expressions on typed tables (fields, their states and ``__row``), so they run on any engine.
 """
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from evalkit.errors import Fault
 from evalkit.register.engine import BAD, EMPTY, OPEN, ROW, state_column
@@ -22,18 +24,32 @@ KNOWN = "__known"
 HALF = 0.5
 """Share of unreadable cells, orphans or ragged records from which the data cannot answer the study."""
 
-_FAR = dt.date(9999, 12, 31)
+CLOCK = "@clock"
 _LONGEST_LIFE = 110  # years
+_BLANK = " \t\r\n\u00a0"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition under which a row is set aside (or, as a note, counted); ``column`` is where it is seen."""
+    """A condition under which a row is set aside, or counted.
+
+    Parameters
+    ----------
+    column:
+        Where it is seen; ``CLOCK`` stands for the column that time zero is taken from.
+    among:
+        The rows that are judged; all of them when None.
+    least, rows:
+        A rule that counts speaks up from this share of them, and from this many of them.
+    """
 
     code: str
     test: nw.Expr
     column: str = ""
     severity: Severity = "warn"
+    among: nw.Expr | None = None
+    least: float = 0.0
+    rows: int = 1
 
     @property
     def key(self) -> str:
@@ -78,9 +94,15 @@ def drop_rules(table: str, window: tuple[dt.date, dt.date], by_referral: bool) -
     )
 
 
+def duplicate(table: str) -> Rule:
+    """The reason of a row that repeats another in full; which ones those are only shows in the whole table."""
+    return Rule("person_duplicate" if table == "persons" else "spell_duplicate", nw.lit(False))
+
+
 def notes(table: str, fields: Sequence[Field], window: tuple[dt.date, dt.date]) -> tuple[Rule, ...]:
     """What is counted in the rows that stay."""
     rules = []
+    mapped = {field.name for field in fields if field.own}
     for field in fields:
         if field.kind in ("number", "integer"):
             rules.append(Rule("number_unreadable", _is(field.name, BAD), field.name))
@@ -93,9 +115,12 @@ def notes(table: str, fields: Sequence[Field], window: tuple[dt.date, dt.date]) 
             missing = ~nw.col("end").is_null() & nw.col("reason").is_null()
             if any(field.name == "reason" and field.own for field in fields):
                 rules.append(Rule("reason_missing", missing, "reason"))
+                early = nw.col("end").is_null() & ~nw.col("reason").is_null()
+                rules.append(Rule("reason_without_end", early, "reason", "info"))
         case "episodes":
             rules.append(Rule("type_missing", nw.col("type").is_null(), "type"))
             rules += [Rule("date_missing", _is(name, BAD), name) for name in ("planned_end", "referral")]
+    rules += [Rule("date_missing", _is(name, BAD), name) for name in ("registered", "measured") if name in mapped]
     opened = [name for name in ("end", "planned_end") if any(field.name == name for field in fields)]
     rules += [Rule("open_end", _is(name, OPEN), name, "info") for name in opened]
     return tuple(rules)
@@ -148,15 +173,19 @@ def set_aside(
     return checks, [Quarantined(table, r.code, r.column, n) for r, n in found]
 
 
-def note_checks(table: str, rules: Sequence[Rule], kept: nw.LazyFrame) -> list[Check]:
-    """Checks of the rows that stay."""
-    if not rules:
-        return []
-    sums = {f"n{i}": rule.test.cast(nw.Int64).sum() for i, rule in enumerate(rules)}
-    counted = one(kept, rows=nw.len(), **sums)
-    rows = counted["rows"]
-    found = [(rule, counted[f"n{i}"]) for i, rule in enumerate(rules) if counted[f"n{i}"]]
-    return [Check(r.code, r.severity, table, n, n / rows, {"column": r.column}) for r, n in found]
+def blanks(table: str, raw: Raw, fields: Sequence[Field]) -> list[Check]:
+    """Text columns in which values have blanks around them; those are dropped when a file is read."""
+    found = []
+    for field in (field for field in fields if field.own in raw.header):
+        column = raw.table.column(f"c{raw.header.index(field.own)}")
+        if not pa.types.is_string(column.type):
+            continue
+        bare = pc.binary_length(pc.utf8_trim(column, characters=_BLANK))
+        shorter = pc.and_(pc.less(bare, pc.binary_length(column)), pc.greater(bare, 0))
+        count = pc.sum(shorter).as_py() or 0
+        if count:
+            found.append(Check("blank_around", "info", table, count, count / raw.rows, {"column": field.name}))
+    return found
 
 
 def records(table: str, raw: Raw) -> tuple[list[Check], list[Quarantined], list[Fault]]:
@@ -208,35 +237,3 @@ def conflicting(persons: nw.LazyFrame) -> int:
     """Number of persons with several rows that differ; rows that agree must have been set aside."""
     twice = persons.group_by("person").agg(nw.len().alias("n")).filter(nw.col("n") > 1)
     return one(twice, n=nw.len())["n"]
-
-
-def overlaps(benefits: nw.LazyFrame) -> int:
-    """Number of benefit spells that begin on or before the last day of an earlier spell of the same person."""
-    ends = benefits.select("person", "spell", "start", end=nw.col("end").fill_null(nw.lit(_FAR)))
-    ends = ends.with_columns(latest=nw.col("end").cum_max().over("person", order_by="spell"))
-    ends = ends.with_columns(before=nw.col("latest").shift(1).over("person", order_by="spell"))
-    return one(ends, n=(nw.col("start") <= nw.col("before")).cast(nw.Int64).sum())["n"]
-
-
-def without_benefit(episodes: nw.LazyFrame, benefits: nw.LazyFrame, day: str) -> int:
-    """Number of episodes whose ``day`` (start or referral) is not a day on benefit of that person.
-
-    Episodes without that day do not count.
-    """
-    asked = episodes.select("episode", "person", day=nw.col(day)).filter(~nw.col("day").is_null())
-    spells = benefits.select("person", first="start", last=nw.col("end").fill_null(nw.lit(_FAR)))
-    within = asked.join(spells, on="person", how="inner").filter(
-        nw.col("first") <= nw.col("day"), nw.col("day") <= nw.col("last")
-    )
-    covered = one(within, n=nw.col("episode").n_unique())["n"]
-    return one(asked, n=nw.len())["n"] - covered
-
-
-def across(benefits: nw.LazyFrame, episodes: nw.LazyFrame, day: str) -> list[Check]:
-    """Checks on spells against each other; their rows stay."""
-    counted = (
-        ("spell_overlap", "benefits", benefits, overlaps(benefits)),
-        ("episode_without_benefit", "episodes", episodes, without_benefit(episodes, benefits, day)),
-    )
-    found = [(code, table, one(frame, n=nw.len())["n"], count) for code, table, frame, count in counted if count]
-    return [Check(code, "warn", table, count, count / rows, {"column": day}) for code, table, rows, count in found]
