@@ -116,7 +116,7 @@ def study_of(drawn: dict[str, str]) -> Study:
 
 
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # making an example smaller takes minutes

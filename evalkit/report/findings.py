@@ -35,6 +35,8 @@ def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
     key = f"check.{check['code']}.{part}"
     params = {"count": check["count"], "share": check["share"], "table": check["table"]} | dict(check["params"])
     params["table"] = inner(view.term("report.table", params["table"]))
+    if params["count"] is None:
+        params["count"] = view.count(None)
     if view.known(key):
         try:
             return view.say(key, **params) + (_by_arm(view, check) if part == "say" else "")

@@ -78,7 +78,7 @@ class _Formatter(string.Formatter):
         lang = self.lang
         match spec:
             case "int":
-                return number(value, lang)
+                return value if isinstance(value, str) else number(value, lang)  # "<10" where a count is hidden
             case "one":
                 return number(value, lang, 1)
             case "num":
