@@ -44,9 +44,10 @@ def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
 
 
 def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
-    """The findings of one analysis, the worst first."""
+    """The findings of one analysis, the worst first; without facts whose only number is suppressed."""
     order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}
     found = [f for f in view.document.get("findings") or () if f["analysis"] in (analysis, "")]
+    found = [f for f in found if f["verdict"] != "info" or f["params"].get("share", 0) is not None]
     return sorted(found, key=lambda finding: order.get(finding["verdict"], 4))
 
 
@@ -85,7 +86,7 @@ def _params(view: View, finding: Mapping[str, Any]) -> dict[str, Any]:
     params = {"value": finding.get("value"), "threshold": finding.get("threshold")} | dict(finding.get("params") or {})
     gate = view.protocol.get("gate") or {}
     params |= {"attention": gate.get("smd_warn", 0.1)}
-    params |= {f"{key}_pct": view.percent(value) for key, value in params.items() if finite(value)}
+    params |= {f"{key}_pct": view.percent(value) for key, value in params.items() if value is None or finite(value)}
     params = view.params(params)
     if "level" in params and "variable" in params:
         params["variable"] = f"{params['variable']}: {params['level']}" if params["level"] else params["variable"]
