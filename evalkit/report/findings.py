@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.report.blocks import Callout
-from evalkit.report.view import Profile, View, finite, inner, is_randomised, status
+from evalkit.report.view import Profile, View, inner, is_randomised, status
 
 
 def sentence(view: View, finding: Mapping[str, Any]) -> str:
@@ -86,7 +86,6 @@ def _params(view: View, finding: Mapping[str, Any]) -> dict[str, Any]:
     params = {"value": finding.get("value"), "threshold": finding.get("threshold")} | dict(finding.get("params") or {})
     gate = view.protocol.get("gate") or {}
     params |= {"attention": gate.get("smd_warn", 0.1)}
-    params |= {f"{key}_pct": view.percent(value) for key, value in params.items() if value is None or finite(value)}
     params = view.params(params)
     if "level" in params and "variable" in params:
         params["variable"] = f"{params['variable']}: {params['level']}" if params["level"] else params["variable"]
