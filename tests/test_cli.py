@@ -46,6 +46,7 @@ def test_same_study_same_numbers(town: Path) -> None:
     assert (town / "results" / "effects.csv").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_changes_after_the_first_results_are_kept(tmp_path: Path) -> None:
     assert call("init", tmp_path / "s", "-q").returncode == 0
     study = tmp_path / "s" / "study.toml"

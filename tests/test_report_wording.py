@@ -23,6 +23,8 @@ from evalkit.report import figures, people, render
 from evalkit.report.sections import sections
 from evalkit.report.view import View
 
+pytestmark = pytest.mark.slow
+
 
 def text(document: dict[str, Any], lang: str = "nl") -> str:
     return Page(render(document, lang)).text
