@@ -312,9 +312,7 @@ def _protocol() -> dict[str, Any]:
         ],
         "covariates": {"numeric": ["age"], "categorical": ["sex", "education"], "missing": "category"},
         "subgroups": [{"name": "sex", "planned": True, "cuts": []}],
-        "analyses": [
-            {"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"], "replace": True}}
-        ],
+        "analyses": [{"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"]}}],
         "gate": {"smd_fail": 0.25, "smd_warn": 0.1, "support_min": 0.8, "show_anyway": ""},
         "costs": {},
         "disclosure": {"profile": "municipal", "minimum": 10},

@@ -14,6 +14,8 @@ import pytest
 from evalkit import simulate
 from evalkit.study import template
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evalkit", *map(str, arguments)]
@@ -46,7 +48,6 @@ def test_same_study_same_numbers(town: Path) -> None:
     assert (town / "results" / "effects.csv").read_bytes() == first
 
 
-@pytest.mark.slow
 def test_changes_after_the_first_results_are_kept(tmp_path: Path) -> None:
     assert call("init", tmp_path / "s", "-q").returncode == 0
     study = tmp_path / "s" / "study.toml"
