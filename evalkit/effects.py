@@ -170,6 +170,21 @@ class Band:
 
 
 @dataclass(frozen=True)
+class MonthlyEffect:
+    """What an estimator returns for one outcome, before it has a name: arrays by month (K,) and their influence.
+
+    ``columns``: how many regressors the adjustment for covariates could use.
+    """
+
+    estimate: Array
+    counterfactual: Array
+    n_treated: NDArray[np.int64]
+    n_comparison: NDArray[np.int64]
+    influence: Influence
+    columns: int
+
+
+@dataclass(frozen=True)
 class EffectProfile:
     """The difference between two strategies for one population at months k on one clock.
 

@@ -7,28 +7,14 @@ s1^2/n1 + s0^2/n0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from evalkit.effects import Influence
+from evalkit.effects import Influence, MonthlyEffect
 from evalkit.errors import DesignError, Fault
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Effect and mean without treatment by month (K,), with influence by cluster and the numbers used."""
-
-    estimate: Array
-    counterfactual: Array
-    n_treated: NDArray[np.int64]
-    n_comparison: NDArray[np.int64]
-    influence: Influence
-    regressors: int
 
 
 def difference(
@@ -38,7 +24,7 @@ def difference(
     cluster: NDArray[np.int64],
     x: Array | None = None,
     level: str = "person",
-) -> Difference:
+) -> MonthlyEffect:
     """Effect by month from least squares of Y on (1, D), or on (1, D, x - mean x, D (x - mean x)).
 
     Parameters
@@ -81,7 +67,7 @@ def difference(
         np.add.at(block, index[rows], weight[:, None] * (outcome - z @ beta))
         influence[:, months] = block
         n1[months], n0[months] = d.sum(), (~d).sum()
-    return Difference(estimate, counterfactual, n1, n0, Influence(ids, influence, level), regressors)
+    return MonthlyEffect(estimate, counterfactual, n1, n0, Influence(ids, influence, level), regressors)
 
 
 def _regressors(treated: NDArray[np.bool_], x: Array | None) -> tuple[Array, int]:

@@ -49,7 +49,7 @@ def balance_findings(rows: Sequence[BalanceRow], gate: Gate, *, fails: bool = Tr
     verdict: Verdict = "pass"
     if largest > gate.smd_warn:
         verdict = "fail" if fails and largest > gate.smd_fail else "warn"
-    params = {"variable": _name(rows[worst]), "smd": largest}
+    params = {"variable": _name(rows[worst]), "smd": largest, "attention": gate.smd_warn}
     findings = [Finding("balance", "", verdict, largest, gate.smd_fail, params)]
     adjusted = holm(np.array([row.p_value for row in rows]))
     for row, p_value, smd in zip(rows, adjusted, size, strict=True):

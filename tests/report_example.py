@@ -312,9 +312,7 @@ def _protocol() -> dict[str, Any]:
         ],
         "covariates": {"numeric": ["age"], "categorical": ["sex", "education"], "missing": "category"},
         "subgroups": [{"name": "sex", "planned": True, "cuts": []}],
-        "analyses": [
-            {"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"], "replace": True}}
-        ],
+        "analyses": [{"id": "main", "method": "matching", "settings": {"exact": ["elapsed", "quarter"]}}],
         "gate": {"smd_fail": 0.25, "smd_warn": 0.1, "support_min": 0.8, "show_anyway": ""},
         "costs": {},
         "disclosure": {"profile": "municipal", "minimum": 10},
@@ -353,7 +351,7 @@ def example_document() -> dict[str, Any]:
         "profiles": profiles,
         "exhibits": _exhibits(),
         "findings": [
-            finding("balance", "pass", 0.05, 0.1, variable="education", level="midden", smd=0.05),
+            finding("balance", "pass", 0.05, 0.25, variable="education", level="midden", smd=0.05),
             finding("support", "pass", 0.978, 0.8, share=0.978, matched=2140, starters=2188),
             finding("later_start", "info", 0.31, None, share=0.31, horizon=36),
         ],
@@ -376,6 +374,7 @@ def example_document() -> dict[str, Any]:
             },
         ],
         "disclosure": {"profile": "municipal", "minimum": 10, "hidden": 3, "ledger": ["flow treated 7 persons"]},
+        "first_run": None,
     }
 
 
@@ -433,7 +432,7 @@ def suppressed_document() -> dict[str, Any]:
         step["persons"] = step["entries"] = None
     for gate in document["gates"]:
         gate["verdict"] = "warn"
-    document["findings"] = [finding("balance", "warn", 0.14, 0.1, variable="age", level="", smd=0.14)]
+    document["findings"] = [finding("balance", "warn", 0.14, 0.25, variable="age", level="", smd=0.14)]
     return document
 
 
@@ -479,7 +478,7 @@ def experiment_document() -> dict[str, Any]:
     ]
     document["exhibits"] = [_balance() | {"analysis": "experiment"}, _note("experiment_method", {})]
     document["findings"] = [
-        finding("balance", "pass", 0.05, 0.1, variable="age", level="", smd=0.05) | {"analysis": "experiment"}
+        finding("balance", "pass", 0.05, 0.25, variable="age", level="", smd=0.05) | {"analysis": "experiment"}
     ]
     document["inputs"] = document["inputs"][:1]
     document["checks"] = []

@@ -14,6 +14,8 @@ import pytest
 from evalkit import simulate
 from evalkit.study import template
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "evalkit", *map(str, arguments)]

@@ -266,6 +266,7 @@ def municipality(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "quickstart.md"], ids=lambda path: path.name)
 def test_code_runs(path, municipality, monkeypatch):
     blocks = [code for indent, language, code in FENCE.findall(path.read_text("utf-8")) if language == "python"]

@@ -12,6 +12,8 @@ from causaldata import cps_mixtape, nsw_mixtape
 
 from evalkit.run import run
 
+pytestmark = pytest.mark.slow
+
 NSW = Path(__file__).parent.parent / "examples" / "nsw"
 
 # MatchIt 4.7.1 on the same people with the eight covariates of the file, nearest neighbours on a logit with

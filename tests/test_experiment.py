@@ -7,8 +7,9 @@ import pytest
 import statsmodels.api as sm
 from tolerances import EXACT, MONTE_CARLO, SOLVED
 
+from evalkit.effects import MonthlyEffect
 from evalkit.errors import DesignError
-from evalkit.experiment import Difference, difference
+from evalkit.experiment import difference
 
 N, MONTHS = 90, 3
 
@@ -25,7 +26,7 @@ def trial() -> dict[str, np.ndarray]:
     return {"treated": treated, "y": y, "x": x, "observed": np.ones((N, MONTHS), bool), "cluster": np.arange(N)}
 
 
-def run(trial: dict[str, np.ndarray], *, adjust: bool = False, **more: object) -> Difference:
+def run(trial: dict[str, np.ndarray], *, adjust: bool = False, **more: object) -> MonthlyEffect:
     given = {key: trial[key] for key in ("treated", "y", "observed", "cluster")} | more
     return difference(**given, x=trial["x"] if adjust else None)  # type: ignore[arg-type]
 
@@ -48,7 +49,7 @@ def test_difference_in_means_has_neymans_variance(trial: dict[str, np.ndarray]) 
     together = np.cov(one.T) / len(one) + np.cov(zero.T) / len(zero)
     assert np.allclose(made.influence.vcov, together, rtol=SOLVED)  # months too go together as they should
     assert (made.n_treated.tolist(), made.n_comparison.tolist()) == ([35] * 3, [55] * 3)
-    assert made.regressors == 0
+    assert made.columns == 0
 
 
 def test_six_people_by_hand() -> None:
@@ -68,7 +69,7 @@ def test_regression_adjustment_is_lins_with_hc2(trial: dict[str, np.ndarray]) ->
         assert made.counterfactual[month] == pytest.approx(fit.params[0], rel=SOLVED)  # type: ignore[attr-defined]
         error = np.sqrt(made.influence.vcov[month, month])
         assert error == pytest.approx(fit.bse[1], rel=SOLVED)  # type: ignore[attr-defined]
-    assert made.regressors == 2
+    assert made.columns == 2
 
 
 def test_adjustment_does_not_depend_on_units_of_covariates(trial: dict[str, np.ndarray]) -> None:
@@ -136,10 +137,10 @@ def test_a_covariate_without_spread_in_one_arm(trial: dict[str, np.ndarray]) -> 
 def test_too_few_people_for_covariates_gives_the_plain_difference(trial: dict[str, np.ndarray]) -> None:
     rows = np.concatenate([np.flatnonzero(trial["treated"])[:14], np.flatnonzero(~trial["treated"])])
     part = {key: value[rows] for key, value in trial.items()}
-    assert run(part, adjust=True).regressors == 0  # 14 < 5 x (2 + 1)
+    assert run(part, adjust=True).columns == 0  # 14 < 5 x (2 + 1)
     assert np.array_equal(run(part, adjust=True).estimate, run(part).estimate)
     rows = np.concatenate([np.flatnonzero(trial["treated"])[:15], np.flatnonzero(~trial["treated"])])
-    assert run({key: value[rows] for key, value in trial.items()}, adjust=True).regressors == 2
+    assert run({key: value[rows] for key, value in trial.items()}, adjust=True).columns == 2
 
 
 @pytest.mark.parametrize("count", [0, 1])

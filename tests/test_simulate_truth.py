@@ -15,6 +15,8 @@ from evalkit.calendar import NEVER, add_months, day_number, to_days, whole_month
 from evalkit.simulate import DEMO, NO_EFFECT, SMALL, Municipality, Tables, draw, truth
 from evalkit.simulate.model import STARTS, STEPS, Law, law
 
+pytestmark = pytest.mark.slow
+
 OUTCOMES = ("left_to_work", "left", "on_benefit")
 
 

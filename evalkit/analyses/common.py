@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.balance import BalanceRow
-from evalkit.effects import EffectProfile, Estimand, Uncertainty
+from evalkit.effects import EffectProfile, Estimand, MonthlyEffect
 from evalkit.exhibits import Column, Table
 from evalkit.sample import Sample
 from evalkit.study import Outcome
-
-
-@dataclass(frozen=True)
-class Path:
-    """One outcome's effect by month as an adapter hands it over; arrays (K,)."""
-
-    outcome: Outcome
-    estimate: NDArray[np.float64]
-    counterfactual: NDArray[np.float64]
-    n_treated: NDArray[np.int64]
-    n_comparison: NDArray[np.int64]
-    uncertainty: Uncertainty
-    composition: str
 
 
 def make_profile(
     sample: Sample,
     analysis: str,
     method: str,
-    path: Path,
+    outcome: Outcome,
+    effect: MonthlyEffect,
+    observed: NDArray[np.bool_],
     *,
     population: str,
     identification: str,
@@ -40,8 +29,8 @@ def make_profile(
     subgroup: str = "",
     variant: str = "",
 ) -> EffectProfile:
-    """An effect profile with the study's estimand and labels."""
-    study, outcome = sample.study, path.outcome
+    """An effect profile with the study's estimand and labels; ``observed`` (n, K) tells its composition."""
+    study = sample.study
     labels = {
         "analysis": analysis,
         "method": method,
@@ -69,18 +58,18 @@ def make_profile(
             restriction,
         ),
         labels=labels,
-        month=np.arange(1, len(path.estimate) + 1),
-        estimate=path.estimate,
-        counterfactual=path.counterfactual,
-        n_treated=path.n_treated,
-        n_comparison=path.n_comparison,
-        uncertainty=path.uncertainty,
+        month=np.arange(1, len(effect.estimate) + 1),
+        estimate=effect.estimate,
+        counterfactual=effect.counterfactual,
+        n_treated=effect.n_treated,
+        n_comparison=effect.n_comparison,
+        uncertainty=effect.influence,
         se_kind=se_kind,
-        composition=path.composition,  # type: ignore[arg-type]
+        composition=composition_of(observed),
     )
 
 
-def composition_of(observed: NDArray[np.bool_]) -> str:
+def composition_of(observed: NDArray[np.bool_]) -> Literal["fixed", "varying"]:
     """``fixed`` when every month observes the same rows."""
     return "fixed" if bool((observed == observed[:, :1]).all()) else "varying"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from evalkit.analyses.common import Path, balance_table, composition_of, make_profile
+from evalkit.analyses.common import balance_table, make_profile
 from evalkit.balance import balance
 from evalkit.effects import EffectProfile
 from evalkit.errors import Fault, StudyError
@@ -80,21 +80,14 @@ def _profiles(
             covariates[rows] if variant == "regression_adjusted" else None,
             sample.people.cluster_level,
         )
-        path = Path(
-            outcome,
-            effect.estimate,
-            effect.counterfactual,
-            effect.n_treated,
-            effect.n_comparison,
-            effect.influence,
-            composition_of(observed),
-        )
         out.append(
             make_profile(
                 sample,
                 id,
                 "experiment",
-                path,
+                outcome,
+                effect,
+                observed,
                 population="eligible",
                 identification="randomisation",
                 se_kind=SE_KIND.format(level=sample.people.cluster_level),

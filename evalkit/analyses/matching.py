@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evalkit.analyses.common import Path, composition_of, make_profile
+from evalkit.analyses.common import composition_of, make_profile
 from evalkit.analyses.matched import Fitted, describe, regressors
 from evalkit.design import Design
 from evalkit.effects import EffectProfile
@@ -210,21 +210,14 @@ def _profiles(
             sample.people.cluster_level,
         )
         numbers = effect.n_treated
-        path = Path(
-            outcome,
-            effect.estimate,
-            effect.counterfactual,
-            numbers,
-            effect.n_comparison,
-            effect.influence,
-            composition_of(observed),
-        )
         profiles.append(
             make_profile(
                 sample,
                 id,
                 "matching",
-                path,
+                outcome,
+                effect,
+                observed,
                 population="starters",
                 identification="conditional_independence",
                 se_kind=SE_KIND.format(level=sample.people.cluster_level),
@@ -237,7 +230,7 @@ def _profiles(
         if effect.columns < wanted:
             params = {"used": effect.columns - 1, "wanted": wanted - 1}
             findings.append(Finding("bias_correction_reduced", outcome.name, "warn", params=params))
-        if path.composition == "varying":
+        if composition_of(observed) == "varying":
             params = {"first": int(numbers[0]), "last": int(numbers[-1]), "month": len(numbers)}
             findings.append(Finding("composition_varying", outcome.name, "warn", params=params))
     return tuple(profiles), tuple(findings)

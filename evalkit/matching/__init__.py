@@ -1,6 +1,6 @@
 """Matching on the chance of starting: on a plain frame, or piece by piece on arrays."""
 
-from evalkit.matching.effect import Matched, MatchedEffect, matched_effect
+from evalkit.matching.effect import Matched, matched_effect
 from evalkit.matching.frame import MatchedFrame, match_frame
 from evalkit.matching.nearest import Candidates, Pairs, match_nearest
 from evalkit.matching.propensity import Logit, fit_logit
@@ -9,7 +9,6 @@ __all__ = [
     "Candidates",
     "Logit",
     "Matched",
-    "MatchedEffect",
     "MatchedFrame",
     "Pairs",
     "fit_logit",

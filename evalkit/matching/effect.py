@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from evalkit.effects import Influence
+from evalkit.effects import Influence, MonthlyEffect
 from evalkit.matching.nearest import Pairs
 
 Array = NDArray[np.float64]
@@ -53,18 +53,6 @@ class Matched:
         return tally(self.control, self.weight, len(self.rows))
 
 
-@dataclass(frozen=True)
-class MatchedEffect:
-    """Effect by month (K,) with its influence; ``columns`` is how many columns of X the bias correction could use."""
-
-    estimate: Array
-    counterfactual: Array
-    n_treated: NDArray[np.int64]
-    n_comparison: NDArray[np.int64]
-    influence: Influence
-    columns: int
-
-
 def matched_effect(
     matched: Matched,
     y: Array,
@@ -73,7 +61,7 @@ def matched_effect(
     person: NDArray[np.int64],
     cluster: NDArray[np.int64],
     level: str = "person",
-) -> MatchedEffect:
+) -> MonthlyEffect:
     """Bias-corrected effect on matched starters, all months in one pass.
 
     Parameters
@@ -127,7 +115,7 @@ def matched_effect(
         block = np.zeros((len(ids), len(months)))
         np.add.at(block, index[rows], psi[rows] / n1)
         influence[:, months] = block
-    return MatchedEffect(estimate, counterfactual, n_treated, n_comparison, Influence(ids, influence, level), columns)
+    return MonthlyEffect(estimate, counterfactual, n_treated, n_comparison, Influence(ids, influence, level), columns)
 
 
 def _weighted_fit(x: Array, y: Array, weight: Array, used: NDArray[np.int64]) -> tuple[Array, Array]:

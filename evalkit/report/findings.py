@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.report.blocks import Callout
-from evalkit.report.view import Profile, View, finite, inner, is_randomised, status
+from evalkit.report.view import Profile, View, inner, is_randomised, status
 
 
 def sentence(view: View, finding: Mapping[str, Any]) -> str:
@@ -52,9 +52,10 @@ def _by_arm(view: View, check: Mapping[str, Any]) -> str:
 
 
 def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:
-    """The findings of one analysis, the worst first."""
+    """The findings of one analysis, the worst first; without facts whose only number is suppressed."""
     order = {"fail": 0, "warn": 1, "info": 2, "pass": 3}
     found = [f for f in view.document.get("findings") or () if f["analysis"] in (analysis, "")]
+    found = [f for f in found if f["verdict"] != "info" or f["params"].get("share", 0) is not None]
     return sorted(found, key=lambda finding: order.get(finding["verdict"], 4))
 
 
@@ -93,7 +94,6 @@ def _params(view: View, finding: Mapping[str, Any]) -> dict[str, Any]:
     params = {"value": finding.get("value"), "threshold": finding.get("threshold")} | dict(finding.get("params") or {})
     gate = view.protocol.get("gate") or {}
     params |= {"attention": gate.get("smd_warn", 0.1)}
-    params |= {f"{key}_pct": view.percent(value) for key, value in params.items() if finite(value)}
     params = view.params(params)
     if "level" in params and "variable" in params:
         params["variable"] = f"{params['variable']}: {params['level']}" if params["level"] else params["variable"]

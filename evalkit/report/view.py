@@ -194,8 +194,7 @@ class View:
 
     def percent(self, value: Any) -> str:
         """A fraction as a percentage in a sentence: ``97.3%``, and ``100%`` where it is whole."""
-        whole = finite(value) and abs(100 * value - round(100 * value)) < 1e-9
-        return text.share(value, self.lang, 0 if whole else 1)
+        return text.percentage(value, self.lang)
 
     def span(self, low: Any, high: Any, unit: str) -> str:
         """``low to high`` without a unit, for a table whose head names it."""

@@ -2,8 +2,8 @@
 
 Catalogues are the TOML files in ``text/<lang>/``; their tables are flattened to dotted keys. A sentence takes
 named parameters in braces. Format specs understood besides Python's own: ``int`` (thousands separated), ``pct``
-(a fraction as percentage, one decimal), ``pt`` (a fraction as percentage points, one decimal, signed), ``num``
-(two decimals), ``one`` (one decimal), ``euro``, ``date``.
+(a fraction as percentage, one decimal unless whole), ``pt`` (a fraction as percentage points, one decimal, signed),
+``num`` (two decimals), ``one`` (one decimal), ``euro``, ``date``.
 """
 
 from __future__ import annotations
@@ -65,6 +65,12 @@ def share(value: float | None, lang: str, decimals: int = 1) -> str:
     return number(100 * value, lang, decimals) + ("\u00a0%" if lang == "nl" else "%")
 
 
+def percentage(value: float | None, lang: str) -> str:
+    """A fraction as a percentage in a sentence: one decimal, none where it is whole."""
+    whole = value is not None and abs(100 * value - round(100 * value)) < 1e-9
+    return share(value, lang, 0 if whole else 1)
+
+
 def date(value: dt.date, lang: str) -> str:
     """A date: 31-12-2023 in Dutch, 2023-12-31 in English."""
     return value.strftime("%d-%m-%Y" if lang == "nl" else "%Y-%m-%d")
@@ -84,7 +90,7 @@ class _Formatter(string.Formatter):
             case "num":
                 return number(value, lang, 2)
             case "pct":
-                return share(value, lang)
+                return percentage(value, lang)
             case "pt":
                 return number(None if value is None else 100 * value, lang, 1, signed=True)
             case "euro":

@@ -19,6 +19,7 @@ from evalkit import simulate
 from evalkit.analyses import matching
 from evalkit.effects import generator
 from evalkit.errors import DesignError
+from evalkit.experiment import difference
 from evalkit.measures import summarise
 from evalkit.register import from_frames
 from evalkit.run import bind_all
@@ -166,6 +167,27 @@ def _share_row(design, outcome, what, hits, n, starters):
     }  # fmt: skip
 
 
+def measure_experiment(persons: int, replications: int, first: int = 10_000) -> list[dict[str, object]]:
+    """Rows for a randomised design with a true effect of 0.10 on a chance of 0.25 to 0.45; a third is treated."""
+    found: dict[str, list[tuple[float, float, int]]] = {"difference in means": [], "adjusted": []}
+    for number in range(replications):
+        rng = generator(first + number, "experiment", persons)
+        x = np.column_stack([rng.standard_normal(persons), rng.integers(0, 2, persons)])
+        treated = rng.permutation(persons) < persons // 3
+        chance = 0.25 + 0.10 * x[:, 1] + 0.10 / (1 + np.exp(-x[:, 0])) + 0.10 * treated
+        y = (rng.random(persons) < chance).astype(float)[:, None]
+        for name, covariates in (("difference in means", None), ("adjusted", x)):
+            effect = difference(treated, y, np.ones_like(y, bool), np.arange(persons), covariates)
+            error = float(np.sqrt(effect.influence.vcov[0, 0]))
+            found[name].append((float(effect.estimate[0]), error, int(effect.n_treated[0])))
+    design = Design(f"experiment, {persons} persons", simulate.NULL, persons)
+    rows = []
+    for name, draws in found.items():
+        estimate, error, starters = (np.array(part) for part in zip(*draws, strict=True))
+        rows.append(_row(design, "event", name, 0.10, estimate, error, float(starters.mean())))
+    return rows
+
+
 def table(rows: list[dict[str, object]]) -> str:
     """The rows as a Markdown table."""
     lines = [
@@ -195,10 +217,13 @@ def main() -> None:
         for design in DESIGNS:
             if chosen.design in ("", design.name):
                 rows += measure(design, chosen.replications, pool, chosen.seed)
+    for persons in (60, 400):
+        if chosen.design in ("", "experiment"):
+            rows += measure_experiment(persons, 4 * chosen.replications, chosen.seed)
     text = table(rows)
     print(text)
     if chosen.out:
-        head = f"{chosen.replications} replications a design.\n\n"
+        head = f"{chosen.replications} replications a design; four times as many for the experiments.\n\n"
         chosen.out.write_text(head + text, "utf-8")
     sys.exit(1 if any(row["fails"] for row in rows) else 0)
 
