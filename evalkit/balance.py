@@ -45,7 +45,7 @@ class BalanceRow:
 def columns(design: Design) -> list[tuple[str, str]]:
     """(variable, level) of every balance column: numbers have no level, every level of a factor has its own."""
     numbers = [(name, "") for name in design.numeric_names + design.own_numeric_names]
-    return numbers + [(f.name, level) for f in design.factors for level in f.levels]
+    return numbers + [(f.name, level) for f in design.factors + design.own_factors for level in f.levels]
 
 
 def moments(design: Design, weight: Array) -> Moments:
@@ -60,8 +60,9 @@ def moments(design: Design, weight: Array) -> Moments:
         mean = block_weight @ block
         means.append(mean)
         variances.append(block_weight @ (block - mean) ** 2 / spread)
-    for factor in design.factors:
-        share = np.asarray(np.bincount(factor.codes, units, minlength=len(factor.levels)), float)
+    both = [(f, units) for f in design.factors] + [(f, weight) for f in design.own_factors]
+    for factor, factor_weight in both:
+        share = np.asarray(np.bincount(factor.codes, factor_weight, minlength=len(factor.levels)), float)
         means.append(share)
         variances.append(share * (1 - share))
     return Moments(np.concatenate(means), np.concatenate(variances))
@@ -71,7 +72,8 @@ def wide(design: Design, rows: NDArray[np.int64]) -> Array:
     """Balance columns of some rows, written out (m, c)."""
     part = design.take(rows)
     blocks = [part.numeric[part.index], part.own_numeric]
-    blocks += [(f.codes[part.index][:, None] == np.arange(len(f.levels))[None, :]).astype(float) for f in part.factors]
+    coded = [(f.codes[part.index], f) for f in part.factors] + [(f.codes, f) for f in part.own_factors]
+    blocks += [(codes[:, None] == np.arange(len(f.levels))[None, :]).astype(float) for codes, f in coded]
     return np.concatenate(blocks, axis=1)
 
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,6 +50,7 @@ def _default_lang() -> Lang:
 
 
 _DONE = {"simulate": 0.0, "read": 0.1, "sample": 0.25, "analysis": 0.4, "results": 0.7, "report": 0.8, "done": 1.0}
+_DONE |= {"aggregates": 0.4, "twin": 0.6}
 """How far along the line each step begins; roughly, by time."""
 
 
@@ -210,18 +212,47 @@ def report(
 
 @app.command()
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="A new or empty folder.")],
-    persons: Annotated[int, typer.Option(min=500, help="How many persons.")] = 20_000,
+    folder: Annotated[Path | None, typer.Argument(help="A new or empty folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder, when it is not given as an argument.")] = None,
+    like: Annotated[
+        Path | None, typer.Option(metavar="<study>", help="Make a synthetic twin of the register of this study.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="<path>", help="With --like: aggregates.json of before; no data are read."),
+    ] = None,
+    persons: Annotated[
+        int | None, typer.Option(min=50, help="How many persons; default 20000, for a twin as many as the register.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed; the same seed gives the same files.")] = 1,
+    effect: Annotated[
+        str | None, typer.Option(metavar="<during,after>", help="With --like: factors on leaving, or none.")
+    ] = None,
     variant: Annotated[
         Variant, typer.Option(help="demo: with effects; null: no effect at all; small: a pilot.")
     ] = Variant.demo,
     quiet: Quiet = False,
     lang: Language = None,
 ) -> None:
-    """Write the files of a simulated municipality, a study file for them and the true effect."""
+    """Write the files of a simulated municipality, or a synthetic twin of yours, a study file and the true effect."""
     _setup(quiet, False, lang)
-    print(_simulate(folder, persons, seed, variant, with_truth=True))
+    target = folder or out
+    if target is None or (folder and out):
+        raise UsageError(Fault("cli.simulate_where"))
+    if like is not None:
+        if variant is not Variant.demo:
+            raise UsageError(Fault("cli.not_with_like", {"option": "--variant"}))
+        from evalkit.simulate.like import write_twin
+
+        made = write_twin(target, like, source, persons, seed, effect, console.notice, console.progress)
+        for key, params in made.remarks():
+            console.say(f"twin.{key}", **params)
+        print(made.study)
+        return
+    for option, given in (("--from", source), ("--effect", effect)):
+        if given is not None:
+            raise UsageError(Fault("cli.needs_like", {"option": option}))
+    print(_simulate(target, 20_000 if persons is None else persons, seed, variant, with_truth=True))
 
 
 @app.command()
@@ -296,6 +327,30 @@ def propose_mapping(
     write_files(study.parent, {study.name: text.encode("utf-8")})
     console.say("map.written", file=study.name)
     print(study)
+
+
+@app.command()
+def codes(
+    study: StudyFile,
+    into: Annotated[str, typer.Option(help="Folder inside the study folder.")] = "codelists",
+    lists: Annotated[list[str] | None, typer.Option("--list", metavar="<name>", help="Only this; repeatable.")] = None,
+    quiet: Quiet = False,
+    lang: Language = None,
+) -> None:
+    """Write our code lists into the study folder, to be edited; lists that are there already stay as they are."""
+    _setup(quiet, False, lang)
+    from evalkit.layouts import write_lists
+    from evalkit.study.complete import outside
+
+    folder = study if study.is_dir() else study.parent
+    if not folder.is_dir() or outside(into):
+        raise UsageError(Fault("layouts.no_folder", {"folder": into}))
+    written, kept = write_lists(folder / into, lists)
+    for path in kept:
+        console.say("codes.kept", file=path.name)
+    if written:
+        console.say("codes.written", count=len(written), folder=into)
+        print(*written, sep="\n")
 
 
 def _refuse_existing(path: Path) -> None:
@@ -390,6 +445,8 @@ def main() -> None:
     An unexpected error names its kind and place only, because its text could hold a value from the data.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # small matrices: faster, and sums do not depend on the machine
+    if not os.environ.get("EVALKIT_DEBUG"):
+        warnings.simplefilter("ignore")  # a library's warning may quote a value
     codecs.register_error("evalkit", _plain_characters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -30,6 +30,8 @@ SUPPRESSED = "suppressed"
 _EFFECT_KEYS = ("estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high", "counterfactual")
 _COUNT_PARAMS = ("matched", "starters", "persons", "entries", "first", "last")
 """Parameters of findings that count people."""
+_LIMITS = ("months", "width")
+"""Whole numbers in checks that count nobody."""
 
 Json = dict[str, Any]
 
@@ -193,7 +195,8 @@ def _check(check: Json, gate: _Gate) -> None:
                 _counted(arm, gate)
     elif check["share"]:
         check["share"] = _rounded(check["share"], 2)
-    whole = {k for k, v in check["params"].items() if isinstance(v, int) and not isinstance(v, bool) and k != "months"}
+    params = check["params"].items()
+    whole = {k for k, v in params if isinstance(v, int) and not isinstance(v, bool) and k not in _LIMITS}
     check["params"] = _rounded_params(
         {k: gate.count(v, "checks") if k in whole else v for k, v in check["params"].items()}
     )

@@ -22,7 +22,7 @@ from evalkit.analyses import all_settings
 from evalkit.errors import DataError, Fault, StudyError
 from evalkit.register.dialect import cell_texts, settle
 from evalkit.register.reader import Raw, check_columns
-from evalkit.register.schema import TABLES, Field, fields
+from evalkit.register.schema import Field, fields, wanted
 from evalkit.register.sources import read_source
 from evalkit.study import FILE_NAME, Source, Study, read
 from evalkit.text import say
@@ -209,9 +209,8 @@ def _study(path: Path) -> tuple[tuple[Finding, ...], int]:
 def _sources(study: Study) -> Iterator[tuple[str, Source, tuple[Field, ...]]]:
     """By table: where it comes from and the columns that the study uses."""
     if study.data is not None:
-        for table in TABLES:
-            if (spec := getattr(study.data, table, None)) is not None:
-                yield table, spec, fields(study, table)
+        for table, source in study.data.tables.items():
+            yield table, source, fields(study, table)
     elif study.table is not None:
         spec = study.table
         names = [spec.unit, spec.treatment, *(name for own in spec.outcomes.values() for name in own)]
@@ -228,16 +227,28 @@ def _source(study: Study, table: str, source: Source, columns: tuple[Field, ...]
     except DataError as error:
         yield from (Finding("bad", fault=fault) for fault in error.faults)
         return
-    wanted = {column.name: column.own for column in columns if column.own}
-    faults = check_columns(raw, wanted, layout, f"{place}.columns")
+    needed = wanted(columns)
+    faults = check_columns(raw, needed, layout, f"{place}.columns")
     faults += settle(raw, columns, layout, f"{place.partition('.')[0]}.format")[2]
     yield from (Finding("bad", fault=fault) for fault in faults)
-    used = sum(own in raw.header for own in wanted.values())
+    used = sum(own in raw.header for own in needed.values())
     params = {"table": table, "file": raw.name, "columns": len(raw.header), "mapped": used}
     yield Finding("good", "table", {**params, "unused": len(raw.header) - used})
+    yield from _filled(study, table)
     for column in columns:
         if column.codes is not None and column.own in raw.header:
             yield from _codes(table, column, raw)
+
+
+def _filled(study: Study, table: str) -> Iterator[Finding]:
+    """What a layout filled in for the table."""
+    for filled in (filled for filled in study.filled if filled.table == table):
+        about = {"table": table, "layout": filled.layout}
+        yield Finding("good", "layout", {**about, "columns": ", ".join(filled.columns) or "–"})
+        for item in filled.codes:
+            key = "layout_codes_own" if item.own else "layout_codes"
+            state: State = "note" if item.unverified else "good"
+            yield Finding(state, key, {**about, **item.model_dump()})
 
 
 def _codes(table: str, column: Field, raw: Raw) -> Iterator[Finding]:

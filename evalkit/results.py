@@ -160,9 +160,12 @@ def assemble(
     flow: Sequence[Any],
     analyses: Sequence[Analysis],
     judgements: Sequence[Judgement],
+    exhibits: Sequence[Exhibit] = (),
     earlier: Mapping[str, Any] | None = None,
 ) -> Results:
     """The protected results document of a run.
+
+    ``exhibits`` describe the data and belong to no analysis: their ``analysis`` is empty.
 
     ``earlier`` is the document of a run before this one: the study file of the first run that showed an estimate is
     carried along, so that the report can print what was changed after results were known.
@@ -176,14 +179,15 @@ def assemble(
             "name": study.path.name,
             "text": study.text,
             "sha256": study.sha256,
-            "protocol": study.model_dump(mode="json", by_alias=False, exclude={"path", "text", "sha256"}),
+            "protocol": study.protocol(),
         },
         "inputs": [{"name": item.name, "sha256": item.sha256, "rows": item.rows} for item in inputs],
         "environment": environment(),
         "flow": [_plain(asdict(row)) for row in flow],
         "gates": [asdict(judgement) for judgement in judgements],
         "profiles": [_profile(profile, study.seed) for analysis in analyses for profile in analysis.profiles],
-        "exhibits": [_exhibit(exhibit, analysis.id) for analysis in analyses for exhibit in analysis.exhibits],
+        "exhibits": [_exhibit(exhibit, analysis.id) for analysis in analyses for exhibit in analysis.exhibits]
+        + [_exhibit(exhibit, "") for exhibit in exhibits],
         "findings": [
             {"analysis": analysis.id} | _plain(_fields(finding))
             for analysis in analyses

@@ -18,7 +18,7 @@ from evalkit.exhibits import Analysis
 from evalkit.gate import Judgement
 from evalkit.register.dialect import Notice, unheard
 from evalkit.results import Results
-from evalkit.sample import FlowRow, Sample, extend, from_register, from_table, judge_sample
+from evalkit.sample import FlowRow, Sample, describe, extend, from_register, from_table, judge_sample
 from evalkit.study import Study, bind, read
 
 Progress = Callable[[str], None]
@@ -129,6 +129,7 @@ def analyse(
         flow=_flow(sample, analyses),
         analyses=analyses,
         judgements=judgements,
+        exhibits=describe(data, sample) if sample.source == "register" else (),
         earlier=earlier,
     )
     return Outcome(record, tuple(judgements))

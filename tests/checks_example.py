@@ -33,8 +33,16 @@ columns = {{ person = "p", start = "a", end = "b", reason = "r", registered = "g
 codes.reason = {{ work = ["work"], education = ["education"], other = ["other"] }}
 [data.episodes]
 file = "e.csv"
-columns = {{ person = "p", type = "t", start = "a", end = "b", planned_end = "pe", referral = "r", registered = "g" }}
 codes.type = {{ training = ["training"], coaching = ["coaching"] }}
+[data.episodes.columns]
+person = "p"
+type = "t"
+start = "a"
+end = "b"
+planned_end = "pe"
+referral = "r"
+registered = "g"
+cost = "c"
 [data.jobs]
 file = "j.csv"
 columns = {{ person = "p", start = "a", end = "b", hours = "h", wage = "w" }}
@@ -114,10 +122,11 @@ def clean() -> Frames:
                     "planned_end": stop + _days(10),
                     "referral": begin - _days(7),
                     "registered": begin + _days(3),
+                    "cost": 1000.0,
                 }
             )
         if i % 3 < 2:
-            works = FIRST + _days(i * 11 % 700)
+            works = FIRST + _days(i * 11 % 720)
             jobs.append(
                 {"person": person, "start": works, "end": works + _days(90), "hours": 400.0, "wage": 6000.0 + i % 50}
             )
@@ -193,7 +202,8 @@ def found(frames: Frames, code: str, made: study.Study | None = None) -> list[Ch
     return [check for check in read(frames, made).findings if check.code == code]
 
 
-def _starters(frames: Frames, person: pd.Series) -> np.ndarray:
+def starts(frames: Frames, person: pd.Series) -> np.ndarray:
+    """Whether persons start the instrument."""
     training = frames["episodes"]
     return person.isin(training.loc[training["type"] == "training", "person"]).to_numpy(bool)
 
@@ -215,14 +225,14 @@ def days_of(frames: Frames, horizon: int = 6) -> Iterator[Days]:
         rows = frame[frame[column].between(FIRST, LAST)]
         day = (rows[column] - pd.Timestamp(0)).dt.days.to_numpy(np.int64)
         codes = rows[code].fillna("unknown").to_numpy(object) if code else np.full(len(rows), "", object)
-        ones, starter = np.ones(len(rows), np.int64), _starters(frames, rows["person"])
+        ones, starter = np.ones(len(rows), np.int64), starts(frames, rows["person"])
         yield Days(name, table, column, day, codes, starter, ones, first, last, horizon, code, names)
 
 
 def columns_of(frames: Frames) -> Iterator[Column]:
     """The columns that the survey counts, as they are."""
     persons = frames["persons"]
-    ones, starter = np.ones(len(persons), np.int64), _starters(frames, persons["person"])
+    ones, starter = np.ones(len(persons), np.int64), starts(frames, persons["person"])
     for name in ("birth_year", "sex", "education", "distance"):
         numeric = name in ("birth_year", "distance")
         values = persons[name].astype(object).where(persons[name].notna(), None).to_numpy(object)

@@ -34,6 +34,23 @@ def entry_of(rows: pd.DataFrame) -> Any:
     return CLEAN["benefits"].set_index("person").loc[rows["person"], "start"].to_numpy()
 
 
+def exit_of(rows: pd.DataFrame) -> Any:
+    """The last day on benefit."""
+    return CLEAN["benefits"].set_index("person").loc[rows["person"], "end"].to_numpy()
+
+
+def last_days(share: float) -> Callable[[Frames], None]:
+    """Part of the episodes begin on the last day of a benefit that ends within the window."""
+
+    def change(frames: Frames) -> None:
+        rows = frames["episodes"]
+        at = rows.index[pd.Series(exit_of(rows)).notna()][: round(share * len(rows))]
+        rows.loc[at, "start"] = exit_of(rows.loc[at])
+        rows.loc[at, ["end", "planned_end"]] = pd.NaT
+
+    return change
+
+
 def without(table: str, column: str, first: str, last: str, every: int = 1) -> Callable[[Frames], None]:
     """Rows whose day lies in a period go; all of them, or all but one in ``every``."""
 

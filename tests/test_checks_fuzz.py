@@ -1,149 +1,118 @@
-"""Registers drawn at random: never another error than our own, no row lost, and the flow of people adds up."""
+"""Registers drawn at random: never another error than our own, no row lost, and the flow of people adds up.
+
+``EVALKIT_FUZZ=5000 python -m pytest tests/test_checks_fuzz.py`` tries as many as one likes.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import os
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from checks_example import protocol
+import pytest
+from fuzz_files import MARKER, Town
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from naive import risk_sets as naive
+from naive.spells import members, merge
 
 from evalkit import register, sample
+from evalkit.analyses import all_settings
 from evalkit.errors import EvalkitError
-from evalkit.study import Study
+from evalkit.report.plain import design_text
+from evalkit.run import analyse, bind_all
+from evalkit.study import Study, read
 
-_ODD = {
-    "date": ("", None, "31-02-2016", "MARKED", "9999-12-31", "0001-01-01", "2262-04-12", "1899-12-31"),
-    "key": ("", None, "MARKED", "0", "A1", "a1", "nobody"),
-    "number": (None, "MARKED", "1e400", "-1", "nan", "12,5", "999"),
-    "word": (None, "", "MARKED", "?", "onbekend", "M ", "🙂"),
-}
+LONG = int(os.environ.get("EVALKIT_FUZZ", "0"))
+_SMALL = 25  # persons up to which plain loops count along
 
-
-class Draw:
-    """Rows at random; a share ``odd`` of the cells is something else than it should be."""
-
-    def __init__(self, seed: int, odd: float):
-        self.rng, self.odd = np.random.default_rng(seed), odd
-        self.people = int(self.rng.integers(20, 200))
-
-    def cell(self, kind: str, value: Any) -> Any:
-        return value if self.rng.random() >= self.odd else _ODD[kind][self.rng.integers(len(_ODD[kind]))]
-
-    def date(self, first: str = "2014-06-01", days: int = 900) -> Any:
-        day = np.datetime64(first, "D") + int(self.rng.integers(days))
-        return self.cell("date", str(day))
-
-    def key(self) -> Any:
-        return self.cell("key", f"{self.rng.integers(self.people):03d}")
-
-    def word(self, *words: str | None) -> Any:
-        return self.cell("word", words[self.rng.integers(len(words))])
-
-    def number(self, low: float, high: float) -> Any:
-        return self.cell("number", str(round(self.rng.uniform(low, high))))
-
-    def period(self) -> dict[str, Any]:
-        """A start and, in most cases, an end that is mostly later."""
-        start = self.date()
-        known = isinstance(start, str) and start.startswith("201")
-        end = self.date(start if known else "2015-01-01", 500)
-        return {"start": start, "end": end if self.rng.random() < 0.8 else None}
-
-    def frames(self) -> dict[str, pd.DataFrame]:
-        persons = [
-            {
-                "person": f"{i:03d}",
-                "sex": self.word("m", "v"),
-                "birth_year": self.number(1945, 2000),
-                "education": self.word("low", "middle", "high", None),
-                "distance": self.number(0, 100),
-                "measured": self.date(),
-            }
-            for i in range(self.people)
-        ]
-        benefits = [
-            {
-                "person": self.key(),
-                **self.period(),
-                "reason": self.word("work", "other", None),
-                "registered": self.date(),
-            }
-            for _ in range(int(self.rng.integers(1, 4 * self.people)))
-        ]
-        episodes = []
-        for _ in range(int(self.rng.integers(1, 2 * self.people))):
-            held = benefits[self.rng.integers(len(benefits))]
-            near = held | {"type": self.word("training", "training", "coaching"), "planned_end": self.date()}
-            episodes.append(near | {"referral": held["start"], "registered": self.date()})
-            if self.rng.random() < 0.7:
-                episodes[-1] |= self.period()
-        jobs = [
-            {"person": self.key(), **self.period(), "hours": self.number(-5, 900), "wage": self.number(-5, 9000)}
-            for _ in range(int(self.rng.integers(0, self.people)))
-        ]
-        return {
-            "persons": pd.DataFrame(persons, dtype=object),
-            "benefits": pd.DataFrame(benefits, dtype=object),
-            "episodes": pd.DataFrame(episodes, dtype=object).drop(columns="reason"),
-            "jobs": pd.DataFrame(jobs, columns=["person", "start", "end", "hours", "wage"], dtype=object),
-        }
-
-
-_STUDY = st.fixed_dictionaries(
-    {
-        "clock": st.sampled_from(["start", "referral"]),
-        "within_month": st.sampled_from(["dates", "start_first", "exit_first"]),
-        "follow_up": st.sampled_from(["complete", "available"]),
-        "stock": st.sampled_from(["exclude", "include"]),
-        "other_instrument": st.sampled_from(["exclude", "include"]),
-        "missing": st.sampled_from(["category", "exclude"]),
-    }
-)
-
-
-def study_of(drawn: dict[str, str]) -> Study:
-    made = protocol(clock=drawn["clock"])
-    time = made.time.model_copy(update={name: drawn[name] for name in ("within_month", "follow_up")})
-    who = made.eligibility.model_copy(update={name: drawn[name] for name in ("stock", "other_instrument")})
-    covariates = made.covariates.model_copy(update={"missing": drawn["missing"]})
-    layout = made.data.format.model_copy(update={"date": "%Y-%m-%d", "decimal": "."})
-    data = made.data.model_copy(update={"format": layout})
-    return made.model_copy(update={"time": time, "eligibility": who, "covariates": covariates, "data": data})
-
-
-@settings(
-    max_examples=20,
+fuzzed = settings(
     deadline=None,
-    derandomize=True,
+    derandomize=not LONG,
     phases=[Phase.explicit, Phase.generate],  # making an example smaller takes minutes
     suppress_health_check=list(HealthCheck),
 )
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.01, 0.05, 0.2, 0.7]), _STUDY)
-def test_any_register_ends_in_a_result_or_an_error_of_ours(seed, odd, drawn):
-    study = study_of(drawn)
-    frames = Draw(seed, odd).frames()
-    try:
-        made = register.from_frames(study, **frames)
-    except EvalkitError as error:
-        assert "MARKED" not in error.text("nl") + str(error)
-        return
-    for table, rows in frames.items():
+SEEDS = st.integers(0, 2**32 - 1)
+ODD = st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.2, 0.7])
+WORDS = st.lists(st.text(max_size=12), max_size=4)
+KINDS = ("csv", "parquet", "duckdb", "excel", "stata", "spss")
+
+
+@settings(fuzzed, max_examples=LONG or 12)
+@given(SEEDS, ODD, WORDS)
+def test_any_csv_register_ends_in_results_or_an_error_of_ours(seed, odd, words):
+    attempt(Town(seed, odd, words, damage=0.1))
+
+
+@pytest.mark.slow
+@settings(fuzzed, max_examples=LONG or 60)
+@given(SEEDS, ODD, WORDS, st.sampled_from([0.0, 0.1, 0.5]))
+def test_any_files_end_in_results_or_an_error_of_ours(seed, odd, words, damage):
+    attempt(Town(seed, odd, words, damage, KINDS))
+
+
+def attempt(town: Town) -> str:
+    """The whole line on a town; how it ended. Anything that is not ours is raised."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = town.write(Path(folder) / "study")
+        made: register.Register | None = None
+        try:
+            study = read(file, all_settings())
+            bound = bind_all(study)
+            heard: list[str] = []
+            made = register.read(study, lambda dialect: heard.append(dialect.text("nl")))
+            private(heard)
+            no_row_is_lost(study, made, town)
+            found(made)
+            cut = sample.from_register(study, made)
+            adds_up(study, cut, made)
+            done = analyse(study, bound, made, cut, blind=True)
+            document = done.results.document
+            private([design_text(document, lang) for lang in ("nl", "en")], document)
+        except EvalkitError as error:
+            private([error.text("nl"), error.text("en")], error.args, [dict(fault.params) for fault in error.faults])
+            cause: BaseException | None = error
+            while cause := cause.__cause__ or cause.__context__:
+                private([repr(cause)], cause.args)
+            return error.faults[0].code
+        return "done"
+
+
+def private(texts: list[str], *objects: Any) -> None:
+    """No value of a row is in them."""
+    assert all(texts)
+    assert MARKER not in "\n".join([*texts, *map(str, objects)])
+
+
+def no_row_is_lost(study: Study, made: register.Register, town: Town) -> None:
+    """Rows that can be used and rows set aside are those of the file."""
+    for table, source in zip(study.data.tables, made.inputs, strict=True):
         kept = len(made.arrays(table)["person"])
-        assert kept + sum(aside.rows for aside in made.quarantine if aside.table == table) == len(rows)
+        aside = sum(q.rows for q in made.quarantine if q.table == table)
+        assert kept + aside == source.rows
+        if table not in town.broken:
+            assert source.rows == town.rows[table]
+    persons = made.arrays("persons")["person"]
+    assert len(set(persons)) == len(persons)
+    for table in ("benefits", "episodes", "jobs"):
+        assert set(made.arrays(table)["person"]) <= set(persons)
+
+
+def found(made: register.Register) -> None:
+    """Every check counts something, tells it in words, and its arms add up."""
     for check in made.findings:
         assert check.count > 0 and 0 <= check.share <= 1
-        assert "MARKED" not in check.message("nl") + str(dict(check.params))
+        private([part(lang) for part in (check.message, check.reason, check.remedy) for lang in ("nl", "en")])
+        private([check.code], dict(check.params))
         if check.arms:
             assert sum(arm["count"] for arm in check.arms.values()) == check.count
-    with contextlib.suppress(EvalkitError):
-        adds_up(sample.from_register(study, made), made)
+            assert all(arm["share"] is None or 0 <= arm["share"] <= 1 for arm in check.arms.values())
 
 
-def adds_up(cut: sample.Sample, made: register.Register) -> None:
+def adds_up(study: Study, cut: sample.Sample, made: register.Register) -> None:
     """Who starts the flow falls out or is left, in persons and entries; every start of the instrument is in it."""
     for check in sample.judge_sample(cut):
         assert check.count > 0 and check.message("nl") and check.message("en")
@@ -154,7 +123,43 @@ def adds_up(cut: sample.Sample, made: register.Register) -> None:
             assert getattr(rows[0], measure) == sum(getattr(row, measure) for row in rows[1:])
         assert rows[-1].entries == int((cut.entries.arm == (arm == "treated")).sum())
     episodes = made.arrays("episodes")
-    day = episodes["referral" if cut.study.time.clock == "referral" else "start"]
+    day = episodes["referral" if study.time.clock == "referral" else "start"]
     starts = (episodes["type"] == "training") & ~pd.isna(day)
-    assert cut.flow[0].entries == int(starts.sum())
-    assert cut.flow[0].persons == len(set(episodes["person"][starts]))
+    assert (cut.flow[0].persons, cut.flow[0].entries) == (len(set(episodes["person"][starts])), int(starts.sum()))
+    if len(cut.people.ids) <= _SMALL:
+        expected = by_plain_loops(study, made)
+        for arm in ("treated", "comparison"):
+            shown = [(r.reason if r.kind == "out" else r.kind, r.persons, r.entries) for r in cut.flow if r.arm == arm]
+            assert shown == expected[arm]
+
+
+def plain(made: register.Register, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    """Rows of a table; dates as dates, gaps as None."""
+    arrays = made.arrays(table)
+    listed = [arrays[column].astype(object) for column in columns]
+    listed = [np.where(pd.isna(values), None, values) for values in listed]
+    return list(zip(*listed, strict=True))
+
+
+def by_plain_loops(study: Study, made: register.Register) -> dict[str, list[tuple[str, int, int]]]:
+    """The flow of both arms, person by person and month by month."""
+    who, time = study.eligibility, study.time
+    columns = ("person", "birth_year", "distance", "sex", "education", "household_id")
+    people = plain(made, "persons", *columns)
+    rules = naive.Rules(
+        seed=study.seed, first=made.window[0], last=made.window[1], clock=time.clock, horizon=time.horizon,
+        complete=time.follow_up == "complete", elapsed=who.elapsed, age=who.age, stock=who.stock == "include",
+        other=who.other_instrument == "include", earlier=who.earlier_spells, convention=time.within_month,
+        known={row[0] for row in people if None not in row[1:5]}, look_ahead=study.look_ahead,
+        exclude_missing=study.covariates.missing == "exclude",
+    )  # fmt: skip
+    rows = plain(made, "benefits", "person", "start", "end", "reason", "household_id")
+    if study.spells.level == "household":
+        held = members(rows, {row[0]: row[5] for row in people if row[5] is not None})
+        rows = [(person, *row) for person, given in held.items() for row in given]
+    rows = sorted({row[:4] for row in rows}, key=str)
+    listed = list(study.data.benefits.codes["reason"])
+    merged = {p: merge(own, study.spells.merge_gap_months, listed) for p, own in naive.spells_of(rows).items()}
+    spells = [(person, *row) for person, own in merged.items() for row in own]
+    episodes = plain(made, "episodes", "person", "type", "start", "end", "referral")
+    return naive.risk_sets({row[0]: row[1] for row in people}, spells, episodes, rules, rows)[1]

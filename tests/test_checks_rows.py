@@ -77,7 +77,6 @@ SCENES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"training": ("2015-11-21 2015-12-20",)},
         {"training": ("2015-11-20 2015-12-20",)},
     ),
-    "episodes.start_on_last_day": ({"training": ("2015-11-20 2015-12-20",)}, {"training": ("2015-11-19 2015-12-20",)}),
     "episodes.start_after_spell": ({"training": ("2016-02-19 2016-04-20",)}, {"training": ("2016-02-20 2016-04-20",)}),
     "episodes.start_before_spell": (
         {"training": ("2015-01-30 2015-04-20",)},
@@ -116,6 +115,10 @@ SCENES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "episodes.referral_missing": (
         {"training": ("2015-03-05 2015-05-06",)},
         {"coaching": ("2015-03-05 2015-05-06",)},
+    ),
+    "episodes.cost_negative": (
+        {"training": ("2015-03-05 2015-05-06",), "episode": {"cost": -1.0}},
+        {"training": ("2015-03-05 2015-05-06",), "episode": {"cost": 0.0}},
     ),
     "episodes.registered_late": (
         {"training": ("2015-03-05 2015-05-06",), "episode": {"registered": "2015-04-05"}},

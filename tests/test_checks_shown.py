@@ -11,11 +11,13 @@ from evalkit.audit import audit
 from evalkit.disclosure import protect
 from evalkit.errors import DisclosureError
 from evalkit.register.schema import Check, by_arm
-from evalkit.report.findings import check_sentence
+from evalkit.report import account
+from evalkit.report.blocks import words
+from evalkit.report.findings import by_severity, check_counts, check_sentence
 from evalkit.report.plain import design_text
 from evalkit.report.view import View
 from evalkit.results import _fields, _plain
-from evalkit.text import LANGUAGES
+from evalkit.text import LANGUAGES, say
 
 Json = dict[str, Any]
 
@@ -67,6 +69,55 @@ def test_months_and_codes_are_no_persons():
     safe = protect(document(months))
     assert (safe["checks"][0]["count"], safe["checks"][0]["params"]["month"]) == (2, "2019-03")
     audit(safe)
+
+
+def test_limits_in_a_sentence_stay():
+    keys = Check("key_zeros_restored", "info", "persons", 200, 0.2, {"column": "RINPERSOON", "width": 9})
+    (safe,) = protect(document(keys))["checks"]
+    assert safe["params"] == {"column": "RINPERSOON", "width": 9}
+    assert "9 cijfers" in check_sentence(View(protect(document(keys)), "nl"), safe, "say")
+
+
+def test_a_share_that_rounds_to_nothing_and_one_that_is_hidden():
+    many = Check("spell_short", "info", "benefits", 30, 0.001, {"column": "end"})
+    few = Check("level_one_arm", "warn", "sample", 3, 0.01, {"column": "sex"})
+    safe = protect(document(many, few))
+    short, alone = (check_sentence(View(safe, "nl"), check, "say") for check in safe["checks"])
+    assert short.startswith("30 uitkeringsperiodes (<1\u00a0%) duren")
+    assert alone.startswith("<10 starters hebben")
+
+
+def test_a_month_has_a_name():
+    months = Check("exits_none", "warn", "benefits", 1, 1 / 108, {"column": "end", "month": "2019-03"}, "months")
+    safe = protect(document(months))
+    assert "maart 2019" in check_sentence(View(safe, "nl"), safe["checks"][0], "say")
+    assert "March 2019" in check_sentence(View(safe, "en"), safe["checks"][0], "say")
+
+
+def test_an_arm_of_which_nothing_was_judged_is_not_told():
+    only = by_arm({True: 40, False: 0}, {True: 200, False: 0})
+    late = Check("measured_after_start", "error", "persons", 40, 0.2, {"column": "measured"}, arms=only)
+    assert only["others"] == {"count": 0, "share": None}
+    safe = protect(document(late))
+    assert check_sentence(View(safe, "nl"), safe["checks"][0], "say").count("tarters") == 1
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_errors_come_first_then_tables_in_their_order(lang):
+    notes = [Check("spell_short", "info", name, 90, 0.1, {"column": "end"}) for name in ("benefits", "persons")]
+    worst = Check("outcome_one_arm", "error", "sample", 90, 1.0, {"column": "in_work"})
+    careful = Check("exits_none", "warn", "benefits", 2, 0.1, {"column": "end", "month": "2019-03"}, "months")
+    safe = protect(document(*notes, careful, worst))
+    text = design_text(safe, lang)
+    places = [text.index(f"[{code}]") for code in ("outcome_one_arm", "exits_none", "spell_short")]
+    assert places == sorted(places)
+    view = View(safe, lang)
+    assert [check["table"] for check in by_severity(view)["info"]] == ["persons", "benefits"]
+    assert check_counts(view) == {"nl": "1 fout, 1 waarschuwing en 2 mededelingen",
+                                  "en": "1 error, 1 warning and 2 notes"}[lang]  # fmt: skip
+    page = words([account.checks(view)])
+    assert page.index("[outcome_one_arm]") < page.index("[exits_none]") < page.index("[spell_short]")
+    assert say("check.exits_none.fix", lang) in page and say("check.exits_none.why", lang) in text
 
 
 def test_protecting_twice_changes_nothing():

@@ -14,6 +14,7 @@ def example(rng, units=7, n=40):
     index = rng.integers(0, units, n).astype(np.int32)
     sex = rng.choice(["m", "v"], units)
     education = rng.choice(["low", "middle", "high"], units)
+    household = rng.choice(["single", "couple", "parent"], n)
     quarter = rng.integers(-1, 3, n)
     design = Design(
         index,
@@ -22,15 +23,17 @@ def example(rng, units=7, n=40):
         rng.normal(size=(n, 1)),
         ("age",),
         (factor("sex", sex), factor("education", education)),
+        (factor("household", household),),
         (integer_factor("quarter", quarter),),
     )
-    frame = pd.DataFrame({"sex": sex[index], "education": education[index], "quarter": quarter})
+    rows = {"sex": sex[index], "education": education[index], "household": household, "quarter": quarter}
+    frame = pd.DataFrame(rows)
     return design, frame
 
 
 def test_matrix_is_pandas_dummies():
     design, frame = example(np.random.default_rng(1))
-    dummies = pd.get_dummies(frame, columns=["sex", "education", "quarter"], drop_first=True, dtype=float)
+    dummies = pd.get_dummies(frame, columns=["sex", "education", "household", "quarter"], drop_first=True, dtype=float)
     numbers = np.column_stack([np.ones(len(frame)), design.numeric[design.index], design.own_numeric])
     assert np.array_equal(design.matrix(), np.column_stack([numbers, dummies]))
     names = [c.replace("_", ":") for c in dummies.columns]
@@ -46,13 +49,13 @@ def test_parameter_codes_point_at_the_same_columns():
     assert np.allclose(got, design.matrix() @ theta, atol=1e-12)
 
 
-def test_take_and_without_row_factors():
+def test_take_and_without_time():
     design, _ = example(np.random.default_rng(3))
     rows = np.array([5, 2, 2, 30])
     assert np.array_equal(design.matrix(rows), design.matrix()[rows])
     assert np.array_equal(design.take(rows).matrix(), design.matrix()[rows])
-    short = design.without_row_factors()
-    assert short.names == design.names[: len(short.names)]
+    short = design.without_time()
+    assert short.names == design.names[: len(short.names)] == design.names[:-3]
     assert np.array_equal(short.matrix(), design.matrix()[:, : len(short.names)])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pyarrow as pa
 import pytest
 from register_example import bsn
 from typer.testing import CliRunner
@@ -15,9 +16,9 @@ from typer.testing import CliRunner
 from evalkit import simulate
 from evalkit.cli import app
 from evalkit.mapping import as_toml, insert, propose
-from evalkit.mapping.content import judge
+from evalkit.mapping.content import holders, judge
 from evalkit.mapping.propose import fold, likeness, sort_codes, words
-from evalkit.register.schema import COLUMNS, TABLES
+from evalkit.register.schema import COLUMNS, EXTRA, TABLES
 from evalkit.study import FILE_NAME, parse, template
 from evalkit.text import LANGUAGES
 
@@ -211,7 +212,7 @@ def test_tables_of_a_database_and_sheets(town: list[Path], tmp_path: Path) -> No
 
 def test_words_belong_to_the_schema() -> None:
     for table in ("benefits", "episodes", "jobs"):
-        assert set(words()[table]) <= set(COLUMNS[table]), table
+        assert set(words()[table]) <= {*COLUMNS[table], *EXTRA[table]}, table
     assert {"birth_year"} <= set(words()["persons"])
     for name, group in words().items():
         if name != "identifying":
@@ -227,8 +228,6 @@ def test_likeness() -> None:
 
 
 def test_kinds_of_content() -> None:
-    import pyarrow as pa
-
     def kind(values: list[object]) -> str:
         return judge(pa.chunked_array([pa.array(values)])).kind
 
@@ -253,3 +252,22 @@ def test_the_command(town: list[Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["map", *names, "--into", str(study.parent), "--lang", "en"])
     assert done.exit_code == 0 and done.stdout.strip() == str(study)
     assert parse(study.read_text("utf-8")) and 'file = "A1.csv"' in study.read_text("utf-8")
+
+
+def test_a_code_is_shown_when_enough_persons_have_it() -> None:
+    """One person with a code ten times is one person; blanks around a code make no other code."""
+    codes = pa.chunked_array([pa.array(["S1"] * 12 + ["S1 ", SECRET, None, "NULL"] + [SECRET] * 20)])
+    people = [f"p{i}" for i in range(12)] + ["p0", "p1", "p2", "p3", *["p1"] * 10, *["p4", ""] * 5]
+    assert holders(codes, pa.chunked_array([pa.array(people)])) == {"S1": 12, SECRET: 2}
+    shown = sort_codes(judge(codes), "type", 10, holders(codes, pa.chunked_array([pa.array(people)])))
+    assert shown.placed == {"s1": ("S1",)} and (shown.hidden, shown.hidden_rows) == (1, 21)
+    whole = pa.chunked_array([pa.array([1.0, 2.0, None, 1.0])])
+    assert holders(whole, pa.chunked_array([pa.array([7, 7, 7, 8])])) == {"1": 2, "2": 1}
+
+
+def test_a_code_of_one_person_in_a_file_is_not_shown(tmp_path: Path) -> None:
+    rows = "klant;soort;van;tot\n" + "".join(f"k{i};S1;01-02-2016;01-05-2016\n" for i in range(30))
+    rows += f"k1;{SECRET};01-02-2017;01-05-2017\n" * 30
+    (tmp_path / "trajecten.csv").write_text(rows, "utf-8")
+    assert SECRET not in as_toml(propose([tmp_path / "trajecten.csv"]), "nl")
+    assert '"S1"' in as_toml(propose([tmp_path / "trajecten.csv"]), "nl")

@@ -377,6 +377,8 @@ name = "level"
 [[analysis]]
 id = "main"
 method = "experiment"
+[disclosure]
+minimum = 1
 """
 ROWS = """nr;group;age;level;score;w1;w2;p1
 b;1;20;x;0.5;1;1;10

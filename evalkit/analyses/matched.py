@@ -38,7 +38,7 @@ class Fitted:
 
 def regressors(sample: Sample, fitted: Fitted, rows: Rows) -> Array:
     """X of the bias correction: intercept, score, covariates, and time as second-degree polynomials."""
-    dense = fitted.design.without_row_factors().matrix(rows)
+    dense = fitted.design.without_time().matrix(rows)
     blocks = [dense[:, :1], fitted.candidates.score[rows][:, None], dense[:, 1:]]
     for name in sample.time_names:
         value = getattr(fitted.entries, name)[rows].astype(float)

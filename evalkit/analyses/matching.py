@@ -146,7 +146,7 @@ def _by_month(
     for month in np.unique(elapsed):
         rows = np.flatnonzero(elapsed == month)
         part = design.take(rows)
-        part = replace(part, own_factors=tuple(f for f in part.own_factors if f.name != "elapsed"))
+        part = replace(part, time_factors=tuple(f for f in part.time_factors if f.name != "elapsed"))
         own = _own_score(part, treated[rows])
         if own is None:
             small.append(str(int(month)))
@@ -173,8 +173,7 @@ def _strata(sample: Sample, settings: Settings, entries: Entries) -> NDArray[np.
         if name in sample.time_names:
             level = getattr(entries, name).astype(np.int64)
         else:
-            known = {f.name: f for f in sample.people.factors}
-            level = known[name].codes[entries.person].astype(np.int64)
+            level = sample.group(name, (), entries).codes.astype(np.int64)
         level = level - level.min()
         code = code * (int(level.max()) + 1) + level
     return code

@@ -71,5 +71,16 @@ def judge(column: pa.ChunkedArray) -> Content:
     return Content("code" if few else "text", *about, counts=counts)
 
 
+def holders(column: pa.ChunkedArray, person: pa.ChunkedArray) -> dict[str, int]:
+    """How many different persons have each value of a column of few values; ``person`` says whose each cell is."""
+    raw = pc.unique(column)
+    texts = [(cell_texts(pa.chunked_array([raw[i : i + 1]])).to_pylist() or [None])[0] for i in range(len(raw))]
+    values = pc.take(pa.array(texts, pa.string()), pc.index_in(column, value_set=raw))
+    held = pa.table({"value": values, "person": person}).drop_null()
+    counted = held.filter(pc.not_equal(held["person"].cast(pa.string()), "")).group_by("value")
+    counts = counted.aggregate([("person", "count_distinct")]).to_pydict()
+    return dict(zip(counts["value"], counts["person_count_distinct"], strict=True))
+
+
 def _share(values: pa.Array, pattern: str) -> float:
     return float(pc.mean(pc.match_substring_regex(values, pattern).cast(pa.int64())).as_py() or 0.0)

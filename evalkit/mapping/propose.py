@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from evalkit.mapping.content import Content, Kind, judge
-from evalkit.register.reader import Raw
-from evalkit.register.schema import COLUMNS, REQUIRED, TABLES
+from evalkit.layouts.known import Own
+from evalkit.mapping.content import Content, Kind, holders, judge
+from evalkit.mapping.fitting import names_of, with_layout
+from evalkit.register.reader import Raw, headless
+from evalkit.register.schema import COLUMNS, EXTRA, MANY_TABLES, REQUIRED, TABLES, shape
 from evalkit.register.sources import read_source, sources_in
 from evalkit.study import Disclosure, Format, Source
 
 MINIMUM = Disclosure().minimum
-"""A code is shown when it occurs at least this often."""
+"""A code is shown when at least this many persons have it."""
 
 Words = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -30,6 +32,7 @@ _FITS: Mapping[str, tuple[Kind, ...]] = {
     "code": ("code", "number", "text", "year"),
     "integer": ("year",),
     "number": ("number", "empty", "code", "year"),
+    "month": ("date", "code", "text", "number", "year"),
 }
 _CODED = {"benefits": "reason", "episodes": "type"}
 
@@ -68,7 +71,8 @@ class ProposedTable:
     path: Path
     rows: int
     table: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    layout: str = ""
+    columns: Mapping[str, Own] = field(default_factory=dict)
     codes: Mapping[str, Codes] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
@@ -143,7 +147,7 @@ def propose(paths: Sequence[Path], minimum: int = MINIMUM) -> Proposal:
     paths:
         Files of any kind that evalkit reads. Of a DuckDB file every table is looked at, of a workbook every sheet.
     minimum:
-        A code is proposed when it occurs at least this often.
+        A code is proposed when at least this many persons have it.
 
     Raises
     ------
@@ -157,10 +161,13 @@ def propose(paths: Sequence[Path], minimum: int = MINIMUM) -> Proposal:
             contents = tuple(judge(raw.table.column(f"c{i}")) for i in range(len(raw.header)))
             read.append(_File(source, path, raw, contents))
     roles = _roles(read)
-    found = [_table(file, roles.get(i, ""), minimum) for i, file in enumerate(read)]
-    order = {table: i for i, table in enumerate(TABLES)}
-    found.sort(key=lambda table: order.get(table.table, len(order)))
-    used = [content for i, file in enumerate(read) if i in roles for content in file.contents]
+    many = _many(read, roles)
+    roles |= {i: table for i, (table, _) in many.items()}
+    found = [_table(file, roles.get(i, ""), minimum, many.get(i, ("", None))[1]) for i, file in enumerate(read)]
+    order = {table: i for i, table in enumerate((*TABLES, *MANY_TABLES))}
+    found.sort(key=lambda table: order.get(shape(table.table), len(order)))
+    dated = [i for i, table in roles.items() if shape(table) != "areas"]  # their months may be written otherwise
+    used = [content for i, file in enumerate(read) if i in dated for content in file.contents]
     return Proposal(tuple(found), _agreed(c.date for c in used), _agreed(c.decimal for c in used))
 
 
@@ -173,7 +180,13 @@ def _agreed(seen: Iterable[str]) -> str:
 def _known(table: str) -> dict[str, tuple[str, Sequence[str]]]:
     """By fixed name its kind and its words."""
     named: dict[str, Sequence[str]] = {**words()["person"], **words()[table]}
-    return {name: (COLUMNS[table].get(name, "covariate"), known) for name, known in named.items()}
+    if table == "areas":
+        areas = [*words()["areas"]["area"], *words()["persons"]["municipality"], *words()["persons"]["district"]]
+        named = {**words()["areas"], "person": words()["person"]["person"], "area": areas}
+    for name, titles in names_of(table).items():
+        named[name] = (*titles, *named.get(name, ()))
+    kinds = {**COLUMNS[table], **EXTRA.get(table, {})}
+    return {name: (kinds.get(name, "covariate"), known) for name, known in named.items()}
 
 
 def _columns(file: _File, table: str) -> dict[str, tuple[int, float]]:
@@ -216,16 +229,49 @@ def _roles(read: Sequence[_File]) -> dict[int, str]:
     return roles
 
 
-def _table(file: _File, table: str, minimum: int) -> ProposedTable:
+def _best(file: _File, known: Mapping[str, Sequence[str]], taken: Collection[int]) -> tuple[str, int] | None:
+    """The name that fits a column best, and that column."""
+    scored = [
+        (likeness(title, words), -i, name)
+        for name, words in known.items()
+        for i, title in enumerate(file.raw.header)
+        if i not in taken and file.contents[i].kind not in ("date", "bsn")
+    ]
+    score, minus, name = max(scored, default=(0.0, 0, ""))
+    return (name, -minus) if score else None
+
+
+def _many(read: Sequence[_File], roles: Mapping[int, str]) -> dict[int, tuple[str, dict[str, tuple[int, float]]]]:
+    """Files among the others that hold a covariate which changes, by person and day or by area and month."""
+    persons = {name: known for name, known in words()["persons"].items() if name not in ("birth_year", "sex")}
+    values = {name: [*persons.get(name, ()), *words()["changing"].get(name, ())] for name in (*persons, "exemption")}
+    figures = {name: [*known] for name, known in words()["figures"].items()}
+    found: dict[int, tuple[str, dict[str, tuple[int, float]]]] = {}
+    for i, file in enumerate(read):
+        columns = {} if i in roles else _columns(file, "changes")
+        if {"person", "start"} <= set(columns):
+            kind, known = "changes", values
+        elif i not in roles and "person" not in columns:
+            columns, kind, known = _columns(file, "areas"), "areas", figures
+        best = _best(file, known, [at for at, _ in columns.values()]) if columns else None
+        if best and (kind == "changes" or {"area", "month"} <= set(columns)):
+            name = f"{kind}.{best[0]}"
+            if name not in {table for table, _ in found.values()}:
+                found[i] = name, {**columns, "value": (best[1], _SURE)}
+    return found
+
+
+def _table(file: _File, table: str, minimum: int, given: dict[str, tuple[int, float]] | None = None) -> ProposedTable:
     header = file.raw.header
     contents = file.contents
     numbers = tuple(i + 1 for i, content in enumerate(contents) if content.kind == "bsn")
     plain = ProposedTable(file.source, file.path, file.raw.rows, bsn=numbers)
     everything = [*words()["person"].values(), *words()["identifying"].values()]
-    everything += [known for part in TABLES for known in words()[part].values()]
-    if not any(likeness(title, known) for title in header for known in everything):
+    parts = (*TABLES, *MANY_TABLES, "changing", "figures")
+    everything += [known for part in parts for known in words()[part].values()]
+    if headless(file.raw) or not any(likeness(title, known) for title in header for known in everything):
         return replace(plain, trusted=False)
-    found = _columns(file, table) if table else {}
+    found = given or (_columns(file, table) if table else {})
     columns = {name: header[found[name][0]] for name in _order(table, found)}
     rest = [i for i in range(len(header)) if header[i] not in columns.values() and contents[i].kind != "bsn"]
     private = [i for i in rest if likeness(header[i], words()["identifying"]["column"])]
@@ -233,9 +279,16 @@ def _table(file: _File, table: str, minimum: int) -> ProposedTable:
     rest = [i for i in rest if i not in private and i not in born]
     covariates = [i for name, (i, _) in found.items() if table == "persons" and name not in COLUMNS["persons"]]
     column = _CODED.get(table, "")
-    codes = {column: sort_codes(contents[found[column][0]], column, minimum)} if column in found else {}
+    codes = {}
+    if column in found:
+        own = found[column][0]
+        cells = file.raw.table.column(f"c{own}")
+        persons = None
+        if "person" in found and contents[own].counts:
+            persons = holders(cells, file.raw.table.column(f"c{found['person'][0]}"))
+        codes[column] = sort_codes(contents[own], column, minimum, persons)
     few = {header[i] for i in covariates if _few(contents[i])}
-    return replace(
+    proposed = replace(
         plain,
         table=table,
         columns=columns,
@@ -245,8 +298,13 @@ def _table(file: _File, table: str, minimum: int) -> ProposedTable:
         numeric=tuple(n for n, own in columns.items() if own in {header[i] for i in covariates} - few),
         identifying=tuple(header[i] for i in private),
         birth_date=next((header[i] for i in born), ""),
-        missing=tuple(name for name in REQUIRED.get(table, ()) if name not in columns),
+        missing=tuple(
+            name
+            for name in REQUIRED.get(shape(table), ())
+            if name not in columns and not (table == "benefits" and "month" in columns and name in ("start", "end"))
+        ),
     )
+    return with_layout(proposed, header)
 
 
 def _born(title: str) -> bool:
@@ -260,16 +318,20 @@ def _few(content: Content) -> bool:
 
 def _order(table: str, found: Mapping[str, object]) -> list[str]:
     """Fixed names in the order of the schema, then the others."""
-    fixed = [name for name in COLUMNS.get(table, ()) if name in found]
+    fixed = [name for name in COLUMNS.get(shape(table), ()) if name in found]
     return fixed + [name for name in found if name not in fixed]
 
 
-def sort_codes(content: Content, column: str, minimum: int) -> Codes:
-    """The codes of a column of reasons or types that occur often enough, and the number of the others."""
+def sort_codes(content: Content, column: str, minimum: int, persons: Mapping[str, int] | None = None) -> Codes:
+    """The codes of a column of reasons or types that enough persons have, and the number of the others.
+
+    ``persons``: by code how many different persons have it; None where it is not known who is meant, and rows count.
+    """
     if not content.counts:
         return Codes({}, many=content.distinct)
-    shown = [code for code, count in content.counts if count >= minimum]
-    rare = [count for _, count in content.counts if count < minimum]
+    often = {code for code, count in (persons or dict(content.counts)).items() if count >= minimum}
+    shown = [code for code, _ in content.counts if code in often]
+    rare = [count for code, count in content.counts if code not in often]
     placed: dict[str, tuple[str, ...]] = {}
     unplaced = []
     for code in shown:

@@ -25,6 +25,10 @@ def _key(name: str) -> str:
     return name if _BARE.fullmatch(name) else _quote(name)
 
 
+def _own(own: str | tuple[str, ...]) -> str:
+    return _quote(own) if isinstance(own, str) else f"[{_list(own)}]"
+
+
 def _list(names: Iterable[str]) -> str:
     return ", ".join(_quote(name) for name in names)
 
@@ -58,7 +62,11 @@ def as_toml(proposal: Proposal, lang: str, study_folder: Path | None = None, min
         lines.append(f"file = {_quote(_relative(table.path, study_folder, folder))}")
         lines += [f"{key} = {_quote(getattr(table.source, key))}" for key in ("table", "sheet")
                   if getattr(table.source, key)]  # fmt: skip
-        lines += [f"columns.{name} = {_quote(own)}" for name, own in table.columns.items()]
+        if table.layout:
+            lines.append(f"layout = {_quote(table.layout)}   # {say('map.layout', lang)}")
+        lines += [f"columns.{name} = {_own(own)}" for name, own in table.columns.items()]
+        if table.table.startswith("areas."):
+            lines.append(f'area = "municipality"   # {say("map.area", lang)}')
         for column, codes in table.codes.items():
             lines += _codes(column, codes, lang, minimum)
         lines += _remarks(table, note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -179,7 +180,9 @@ def _numbers(table: nw.DataFrame, name: str) -> Array:
     """A column as float64; what is no number is refused without showing it."""
     if name not in table.columns:
         raise DataError(Fault("matching.missing_columns", {"names": name, "known": ", ".join(table.columns)}))
-    try:
-        return np.asarray(table[name].cast(nw.Float64).to_numpy(), float)
-    except Exception:
-        raise DataError(Fault("matching.not_numeric", {"column": name})) from None
+    found: Array | None = None
+    with contextlib.suppress(Exception):  # its words may quote a value, so it is not chained
+        found = np.asarray(table[name].cast(nw.Float64).to_numpy(), float)
+    if found is None:
+        raise DataError(Fault("matching.not_numeric", {"column": name}))
+    return found

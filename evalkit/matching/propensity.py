@@ -21,6 +21,7 @@ Array = NDArray[np.float64]
 TOLERANCE = 1e-10  # on the Newton decrement: twice the log-likelihood still to be gained
 SETTLED = 1e-3  # on the change of any row's linear predictor
 MAX_ITERATIONS = 60
+LONGEST = 5.0  # a step moves no row's linear predictor further: from a rare level a full step would leap away for good
 LARGEST = 30.0  # a coefficient on a scaled column beyond this is a chance of 1e-13: separation
 
 
@@ -64,7 +65,7 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
     theta[0] = np.log(n_treated / (len(y) - n_treated))
     value, score, information = logit.score_and_information(*arrays, y, theta)
     kept = _independent(
-        information, names, first_of_time=len(names) - sum(len(f.levels) - 1 for f in design.own_factors)
+        information, names, first_of_time=len(names) - sum(len(f.levels) - 1 for f in design.time_factors)
     )
     for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007  (reported after the loop)
         try:
@@ -73,7 +74,7 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
         except np.linalg.LinAlgError:
             raise _separated(theta, reach, names) from None
         decrement = float(score @ step)
-        size = 1.0
+        size = LONGEST / max(LONGEST, float(np.abs(logit.linear_predictor(*arrays, step)).max()))
         while True:
             trial = theta + size * step
             new_value, new_score, new_information = logit.score_and_information(*arrays, y, trial)

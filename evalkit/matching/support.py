@@ -55,7 +55,7 @@ def common_levels(design: Design, treated: NDArray[np.bool_]) -> Shared:
 
 def _row_codes(design: Design) -> list[tuple[Factor, NDArray[np.int32]]]:
     shared = [(f, f.codes[design.index]) for f in design.factors]
-    return shared + [(f, f.codes) for f in design.own_factors]
+    return shared + [(f, f.codes) for f in design.row_factors]
 
 
 def _compact(design: Design) -> Design:
@@ -63,7 +63,10 @@ def _compact(design: Design) -> Design:
     used = np.bincount(design.index, minlength=len(design.numeric)) > 0
     factors = tuple(made for f in design.factors if len((made := _present(f, used)).levels) > 1)
     every = np.ones(len(design.index), bool)
-    own = tuple(made for f in design.own_factors if len((made := _present(f, every)).levels) > 1)
+    own, time = (
+        tuple(made for f in group if len((made := _present(f, every)).levels) > 1)
+        for group in (design.own_factors, design.time_factors)
+    )
     vary = [j for j in range(design.numeric.shape[1]) if np.ptp(design.numeric[used, j]) > 0]
     own_vary = [j for j in range(design.own_numeric.shape[1]) if np.ptp(design.own_numeric[:, j]) > 0]
     return replace(
@@ -74,6 +77,7 @@ def _compact(design: Design) -> Design:
         own_numeric_names=tuple(design.own_numeric_names[j] for j in own_vary),
         factors=factors,
         own_factors=own,
+        time_factors=time,
     )
 
 

@@ -6,7 +6,7 @@ reads an analysis-ready file. See ``docs/register.md``.
 
 from evalkit.register.schema import COLUMNS, UNKNOWN, Check, Input, Quarantined
 from evalkit.register.table import Table, read_table
-from evalkit.register.tables import Register, from_frames, read
+from evalkit.register.tables import Register, from_frames, from_spark, read
 
 __all__ = [
     "COLUMNS",
@@ -17,6 +17,7 @@ __all__ = [
     "Register",
     "Table",
     "from_frames",
+    "from_spark",
     "read",
     "read_table",
 ]

@@ -49,7 +49,7 @@ class Dialect:
     Parameters
     ----------
     kind:
-        ``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb``, ``postgres``.
+        ``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb``, ``postgres``, ``spark``.
     delimiter, encoding:
         Of a CSV file.
     decimal, date:

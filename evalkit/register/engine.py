@@ -1,4 +1,4 @@
-"""The door to DuckDB: the only place with SQL. Text becomes typed columns here; nothing raises on a value.
+"""The door to DuckDB. The SQL that types cells stands in ``cells``; no other place has any.
 
 The database lives in memory, uses two threads, reads and writes no file, and loads no extension.
 """
@@ -6,6 +6,7 @@ The database lives in memory, uses two threads, reads and writes no file, and lo
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,16 +16,11 @@ import numpy as np
 import pyarrow as pa
 
 from evalkit.errors import DataError, Fault
-from evalkit.register.schema import UNKNOWN, Field
+from evalkit.register.cells import DuckDialect, typed_query
+from evalkit.register.schema import ROW_ID, Field
 
 if TYPE_CHECKING:
     from evalkit.study import Format
-
-EMPTY, GOOD, BAD, OPEN = 0, 1, 2, 3
-"""What a cell turned out to be, in the column ``state_column(name)``: BAD is unreadable or an unknown code, OPEN an
-end date that stands for "no end" (year 2900 or later, such as 31-12-9999)."""
-
-ROW = "__row"
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
@@ -34,106 +30,8 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "temp_directory": "",
     "lock_configuration": "true",
 }
-_BLANK = "' ' || chr(9) || chr(10) || chr(13) || chr(160)"
-_CLOCK = r"[ T]\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?Z?$"
-_ISO = "%Y-%m-%d"
-_FIRST_YEAR, _OPEN_YEAR = 1900, 2900
-_OPEN_ENDED = ("end", "planned_end")
-
-
-def state_column(name: str) -> str:
-    """Name of the column that says what the cells of a column turned out to be."""
-    return f"__state_{name}"
-
-
-def _name(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _text(column: str, kind: pa.DataType) -> str:
-    """SQL for the trimmed text of a cell; empty and NULL are null."""
-    if pa.types.is_string(kind):
-        return f"nullif(nullif(trim({column}, {_BLANK}), ''), 'NULL')"
-    if pa.types.is_floating(kind):
-        whole = f"{column} = trunc({column}) AND abs({column}) < 1e15"
-        plain = f"CASE WHEN {whole} THEN {column}::BIGINT::VARCHAR ELSE {column}::VARCHAR END"
-        return f"CASE WHEN NOT isnan({column}) THEN {plain} END"
-    return f"{column}::VARCHAR"
-
-
-def _number(text: str, kind: pa.DataType, decimal: str) -> str:
-    """SQL for a number in the study's notation; points between thousands only in groups of three."""
-    if not pa.types.is_string(kind):
-        decimal = "."
-    other = "," if decimal == "." else "."
-    comma, thousands = f"[{decimal}]", f"[{other}]"
-    plain = rf"^[+-]?(\d+{comma}?\d*|{comma}\d+)([eE][+-]?\d+)?$"
-    grouped = rf"^[+-]?\d{{1,3}}({thousands}\d{{3}})+({comma}\d+)?$"
-    ungrouped = f"replace({text}, {_quote(other)}, '')"
-    return (
-        f"CASE WHEN regexp_matches({text}, {_quote(plain)}) "
-        f"THEN try_cast(replace({text}, {_quote(decimal)}, '.') AS DOUBLE) "
-        f"WHEN regexp_matches({text}, {_quote(grouped)}) "
-        f"THEN try_cast(replace({ungrouped}, {_quote(decimal)}, '.') AS DOUBLE) END"
-    )
-
-
-def _date(text: str, kind: pa.DataType, pattern: str) -> str:
-    """SQL for a date in the study's format or ISO; a time of day behind it is ignored."""
-    if pa.types.is_date(kind):
-        date = f"{text}::DATE"
-    else:
-        patterns = f"[{_quote(pattern)}, {_quote(_ISO)}]"
-        bare = f"regexp_replace({text}, {_quote(_CLOCK)}, '')"
-        date = f"coalesce(try_strptime({text}, {patterns}), try_strptime({bare}, {patterns}))::DATE"
-    return f"CASE WHEN year({date}) >= {_FIRST_YEAR} THEN {date} END"
-
-
-def _code(text: str, codes: dict[str, str]) -> str:
-    """SQL for the fixed code; empty stays empty unless the study names the empty code."""
-    cases = []
-    for fixed in dict.fromkeys(codes.values()):
-        owns = [own for own, of in codes.items() if of == fixed and own not in ("", "*")]
-        if owns:
-            cases.append(f"WHEN {text} IN ({', '.join(map(_quote, owns))}) THEN {_quote(fixed)}")
-    empty = _quote(codes[""]) if "" in codes else "NULL"
-    rest = _quote(codes.get("*", UNKNOWN))
-    return f"CASE WHEN {text} IS NULL THEN {empty} {' '.join(cases)} ELSE {rest} END"
-
-
-def _typed(field: Field, text: str, kind: pa.DataType, layout: Format) -> tuple[str, str]:
-    """SQL for the value of a column and, given the value, for its state."""
-    value = _name(field.name)
-    state = f"CASE WHEN {text} IS NULL THEN {EMPTY} WHEN {value} IS NULL THEN {BAD} ELSE {GOOD} END"
-    match field.kind:
-        case "date":
-            if field.name in _OPEN_ENDED:
-                state = state.replace(f"ELSE {GOOD}", f"WHEN year({value}) >= {_OPEN_YEAR} THEN {OPEN} ELSE {GOOD}")
-            return _date(text, kind, layout.date), state
-        case "number":
-            return _number(text, kind, layout.decimal), state
-        case "integer":
-            number = _number(text, kind, layout.decimal)
-            return f"CASE WHEN {number} = trunc({number}) AND abs({number}) < 1e15 THEN ({number})::BIGINT END", state
-        case "code":
-            codes = dict(field.codes or {})
-            known = "true" if "*" in codes else f"{text} IN ({', '.join(map(_quote, codes)) or 'NULL'})"
-            return _code(text, codes), f"CASE WHEN {text} IS NULL THEN {EMPTY} WHEN {known} THEN {GOOD} ELSE {BAD} END"
-    return text, state
-
-
-_TYPES = {
-    "key": "VARCHAR",
-    "text": "VARCHAR",
-    "code": "VARCHAR",
-    "date": "DATE",
-    "integer": "BIGINT",
-    "number": "DOUBLE",
-}
+_DIALECT = DuckDialect()
+_name, _quote = _DIALECT.name, _DIALECT.quote
 
 
 class Engine:
@@ -141,6 +39,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._connection = duckdb.connect(":memory:", config=_SETTINGS)
+        self._numbers = itertools.count()
 
     def check_date_format(self, pattern: str, place: str) -> None:
         """Refuse a date format that cannot be read (``data.date_format``)."""
@@ -169,24 +68,9 @@ class Engine:
         -------
         Frame with the fields, for every field its ``state_column``, and ``__row``.
         """
-        texts, values, states = [f"row AS {ROW}"], [ROW], [ROW]
-        for i, field in enumerate(fields):
-            if field.own:
-                column = f"c{list(header).index(field.own)}"
-                kind = table.schema.field(column).type
-                texts.append(f"{_text(column, kind)} AS __t{i}")
-                value, state = _typed(field, f"__t{i}", kind, layout)
-            else:
-                value, state = "NULL", str(EMPTY)
-            shown = _name(field.name)
-            values.append(f"({value})::{_TYPES[field.kind]} AS {shown}" + (f", __t{i}" if field.own else ""))
-            if field.kind == "date" and field.name in _OPEN_ENDED:
-                shown = f"CASE WHEN year({shown}) < {_OPEN_YEAR} THEN {shown} END AS {shown}"
-            states += [shown, f"({state})::TINYINT AS {_name(state_column(field.name))}"]
-        inner = f"SELECT {', '.join(texts)} FROM __raw"
-        middle = f"SELECT {', '.join(values)} FROM ({inner})"
+        query = typed_query(_DIALECT, "__raw", table.schema, header, fields, layout)
         self._connection.register("__raw", table)
-        self._connection.execute(f"CREATE TABLE {_name(name)} AS SELECT {', '.join(states)} FROM ({middle})")
+        self._connection.execute(f"CREATE TABLE {_name(name)} AS {query}")
         self._connection.unregister("__raw")
         return self.frame(name)
 
@@ -196,7 +80,7 @@ class Engine:
 
     def keep(self, name: str, frame: nw.LazyFrame) -> nw.LazyFrame:
         """Compute a lazy frame once and keep it as a table."""
-        frame.to_native().create(name)
+        frame.to_native().create(_name(name))
         return self.frame(name)
 
     def keep_sorted(self, name: str, frame: nw.LazyFrame, order: Sequence[str], row_id: str = "") -> nw.LazyFrame:
@@ -207,24 +91,80 @@ class Engine:
         by = ", ".join(f"{_name(column)} NULLS LAST" for column in order)
         number = f"row_number() OVER (ORDER BY {by}) - 1 AS {_name(row_id)}, " if row_id else ""
         query = f"SELECT {number}* FROM source ORDER BY {by}"
-        frame.to_native().query("source", query).create(name)
+        frame.to_native().query("source", query).create(_name(name))
         return self.frame(name)
 
     def drop(self, name: str) -> None:
         """Forget a table."""
         self._connection.execute(f"DROP TABLE {_name(name)}")
 
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
+    def keep_new(self, frame: nw.LazyFrame) -> nw.LazyFrame:
+        """Compute a lazy frame once and keep it under a name of its own, until ``forget``."""
+        return self.keep(f"__kept_{next(self._numbers)}", frame)
+
+    def forget(self, frame: nw.LazyFrame) -> None:
+        """Drop the table that ``keep_new`` made."""
+        self.drop(frame.to_native().alias)
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a table."""
+        query = "SELECT count(*) FROM duckdb_tables() WHERE table_name = ?"
+        return bool(self._connection.execute(query, [name]).fetchall()[0][0])
+
+    def places(self, name: str) -> nw.LazyFrame:
+        """A kept table with ``place``: the number of each row in its kept order, from 0."""
+        return nw.from_native(self._connection.sql(f"SELECT rowid AS place, * FROM {_name(name)}"))
+
+    def number(self, frame: nw.LazyFrame, name: str, order: Sequence[str]) -> nw.LazyFrame:
+        """Number rows from 0 by columns that settle their order, in the new column ``name``."""
+        return frame.with_row_index(name, order_by=order)
+
+    def put(self, name: str, table: pa.Table) -> nw.LazyFrame:
+        """Keep an arrow table."""
+        self._connection.register("__raw", table)
+        self._connection.execute(f"CREATE TABLE {_name(name)} AS SELECT * FROM __raw")
+        self._connection.unregister("__raw")
+        return self.frame(name)
+
+    def query(self, text: str, frame: nw.LazyFrame) -> nw.LazyFrame:
+        """SQL that every engine reads alike, for what narwhals has no words for; ``{source}`` stands for the frame."""
+        return nw.from_native(frame.to_native().query("source", text.format(source="source")))
+
+    def explode(self, frame: nw.LazyFrame, first: str, last: str, name: str) -> nw.LazyFrame:
+        """A row for every whole number from one column to another, both included, in the new column ``name``."""
+        numbers = f"unnest(range({_name(first)}::BIGINT, {_name(last)}::BIGINT + 1))"
+        return self.query(f"SELECT *, {numbers} AS {_name(name)} FROM {{source}}", frame)
+
+    def day_numbers(self, frame: nw.LazyFrame, **dates: str) -> nw.LazyFrame:
+        """Days since 1970-01-01 of date columns, in new columns."""
+        made = [f"{_name(date)}::DATE - DATE '1970-01-01' AS {_name(name)}" for name, date in dates.items()]
+        return self.query(f"SELECT *, {', '.join(made)} FROM {{source}}", frame)
+
+    def arrays(self, name: str, places: bool = False) -> dict[str, np.ndarray]:
         """A table as numpy arrays in its kept order.
 
         Dates are ``datetime64[D]`` with NaT, text is object with None, row numbers are int64; every other number is
-        float64 with NaN.
+        float64 with NaN. With ``places`` a person is the number of his row among persons.
         """
-        table = self._connection.table(_name(name)).to_arrow_table()
-        arrays = {}
-        for column in table.column_names:
-            values = table.column(column).to_numpy()
-            if values.dtype.kind in "iu" and column not in ("spell", "episode", "job"):
-                values = values.astype(np.float64)
-            arrays[column] = values
-        return arrays
+        query = f"SELECT * FROM {_name(name)}"
+        if places:
+            query = f"""SELECT p.rowid AS person, t.* EXCLUDE (person) FROM {_name(name)} t JOIN persons p
+                USING (person) ORDER BY t.rowid"""
+        return to_arrays(self._connection.sql(query).to_arrow_table())
+
+
+def to_arrays(table: pa.Table) -> dict[str, np.ndarray]:
+    """Columns as ``Engine.arrays`` gives them."""
+    arrays = {}
+    for column in table.column_names:
+        values = table.column(column)
+        if pa.types.is_string(values.type) and column != "person":
+            words = values.combine_chunks().dictionary_encode()  # one object for each different text
+            known = np.append(words.dictionary.to_numpy(zero_copy_only=False), None)
+            arrays[column] = known[words.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
+            continue
+        made = values.to_numpy()
+        if made.dtype.kind in "iu" and column not in (*ROW_ID.values(), "person"):
+            made = made.astype(np.float64)
+        arrays[column] = made
+    return arrays

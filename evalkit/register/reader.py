@@ -13,6 +13,7 @@ import csv
 import difflib
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ SEP = re.compile(rb"\s*sep=(.)\r?\n")
 
 PARQUET = (".parquet", ".pq")
 _BLANK = " \t\u00a0\ufeff"
+_VALUE = re.compile(r"[\d\s.,:/+-]*\d[\d\s.,:/+-]*")
 _SHOWN = 40  # names in a message, and characters of a name
 
 
@@ -48,7 +50,9 @@ class Raw:
     another number of fields than the header; they are not in the table. ``suspect`` is set when the file looks like
     UTF-8 while the study says otherwise. ``unreadable`` names columns of a type that a table cannot have. ``kind`` is
     empty for a frame; ``delimiter`` and ``encoding`` are those found, empty where a file has none. ``layout`` is the
-    study's format with every ``auto`` filled in, once ``dialect.settle`` has looked at the columns.
+    study's format with every ``auto`` filled in, once ``dialect.settle`` has looked at the columns. ``native`` is a
+    table that stays where it is, in Spark; ``table`` then has its types and no rows, and ``numbers`` says which of its
+    columns hold citizen service numbers.
     """
 
     name: str
@@ -63,6 +67,8 @@ class Raw:
     delimiter: str = ""
     encoding: str = ""
     layout: Format | None = None
+    native: Any = None
+    numbers: tuple[int, ...] = ()
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
@@ -253,7 +259,8 @@ def read_file(path: Path, layout: Format, place: str) -> Raw:
 
 
 def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(name[:_SHOWN] for name in names[:_SHOWN])
+    printable = ("".join(c if c.isprintable() else "?" for c in name) for name in names)
+    shown = ", ".join(name[:_SHOWN] for name in itertools.islice(printable, _SHOWN))
     return shown + (", …" if len(names) > _SHOWN else "") if names else "–"
 
 
@@ -261,11 +268,22 @@ def _fold(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.casefold())
 
 
+def headless(raw: Raw) -> bool:
+    """Whether the names are probably a person: one is a number or a date, or stands among the values beneath it."""
+    for i, title in enumerate(raw.header):
+        column = raw.table.column(f"c{i}")
+        if _VALUE.fullmatch(title):
+            return True
+        if title and pa.types.is_string(column.type) and pc.any(pc.equal(pc.utf8_trim_whitespace(column), title)).as_py():
+            return True
+    return False
+
+
 def check_columns(raw: Raw, wanted: Mapping[str, str], layout: Format, place: str) -> list[Fault]:
     """Faults of a file's columns: missing, double, of an impossible type, or holding citizen service numbers.
 
-    The names in the first record are shown only when at least one wanted name is among them: in a file without a
-    header that record is a person.
+    The names in the first record are shown only when at least one wanted name is among them and none looks like a
+    value: in a file without a header that record is a person.
 
     Parameters
     ----------
@@ -276,7 +294,7 @@ def check_columns(raw: Raw, wanted: Mapping[str, str], layout: Format, place: st
     header = raw.header
     about = {"file": raw.name}
     folded = {_fold(name) for name in header}
-    trusted = any(own in header or _fold(own) in folded for own in wanted.values())
+    trusted = any(own in header or _fold(own) in folded for own in wanted.values()) and not headless(raw)
     for own in dict.fromkeys(wanted.values()):
         if own in raw.unreadable:
             faults.append(Fault("data.column_type", {**about, "column": own}, place))
@@ -296,7 +314,7 @@ def check_columns(raw: Raw, wanted: Mapping[str, str], layout: Format, place: st
         params = {**about, "missing": _names(missing), "present": _names(header), "nearest": _names(near)}
         faults.append(Fault("data.missing_columns", params, place))
     for i, title in enumerate(header):
-        if privacy.is_bsn(raw.table.column(f"c{i}")):
+        if i in raw.numbers or privacy.is_bsn(raw.table.column(f"c{i}")):
             named = trusted and re.search(r"[^\d\s.]", title) is not None
             params = {**about, "column": title[:_SHOWN] if named else "–", "position": i + 1}
             faults.append(Fault("data.bsn", params, place))

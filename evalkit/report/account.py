@@ -8,7 +8,7 @@ from typing import Any
 from evalkit.report import people
 from evalkit.report.blocks import Block, Callout, Code, Fold, Grid, Heading, Items, Section, Text, Tone, words
 from evalkit.report.changes import changes
-from evalkit.report.findings import advice, check_sentence, of_analysis, sentence
+from evalkit.report.findings import advice, by_severity, check_counts, check_sentence, of_analysis, sentence
 from evalkit.report.view import FEW_MONTHS, Profile, View, capital, inner
 
 TONES: Mapping[str, Tone] = {"pass": "good", "warn": "warn", "fail": "fail"}
@@ -17,6 +17,13 @@ ESTIMAND = ("population", "strategy", "versus", "clock", "outcome", "unit", "ide
 
 REGISTER_SETTINGS = ("time.clock", "time.within_month", "eligibility.")
 """Beginnings of settings that an analysis-ready table does not use."""
+
+INSTRUMENT_KEYS = {
+    "": ("family", "kind", "join_gap_days", "open_end_months"),
+    "combine": ("family", "combine", "within_months"),
+    "of": ("family", "of", "order"),
+}
+"""The settings of a type of episode, of a combination and of the n-th of a type."""
 
 REGISTER_ASSUMPTIONS = {("conditional_independence", 4)}
 """Assumptions on people who are still to start: kind and number."""
@@ -89,7 +96,24 @@ def _plain(view: View, profile: Profile) -> list[Block]:
         "covariates": view.listing(names) or view.say("report.plain.no_covariates"),
     }
     heading = Heading(capital(view.term("report.method", name)))
-    return [heading, Text(view.say(key if view.known(key) else "report.plain.other", **params))]
+    blocks: list[Block] = [heading, Text(view.say(key if view.known(key) else "report.plain.other", **params))]
+    listed = {*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ())}
+    if changing := [view.inside(c) for c, _, _ in _changing(view) if c in listed]:
+        blocks.append(Text(view.say("report.changing.plain", covariates=view.listing(changing))))
+    return blocks
+
+
+def _changing(view: View) -> list[tuple[str, str, str]]:
+    """Covariates that change over time: name, key of the study file, and what counts as known."""
+    data = view.protocol.get("data") or {}
+    found = []
+    for name, spec in (data.get("changes") or {}).items():
+        kind = "registered" if "registered" in spec["columns"] else "start"
+        found.append((name, f"data.changes.{name}", view.say(f"report.changing.{kind}")))
+    for name, spec in (data.get("areas") or {}).items():
+        words = {"area": view.inside(spec["area"]), "delay": spec["delay_months"]}
+        found.append((name, f"data.areas.{name}", view.say("report.changing.area", **words)))
+    return found
 
 
 def _note(view: View, note: Mapping[str, Any]) -> str:
@@ -161,6 +185,10 @@ def _design(view: View) -> Grid:
     rows = []
     for part in ("time", "eligibility", "treatment", "covariates", "gate"):
         rows += [(f"{part}.{key}", _plain_value(value)) for key, value in (view.protocol.get(part) or {}).items()]
+    for found in view.protocol.get("instruments") or ():
+        shape = "combine" if found["combine"] else "of" if found["of"] else ""
+        rows += [(f"instrument.{found['name']}.{key}", _plain_value(found[key])) for key in INSTRUMENT_KEYS[shape]]
+    rows += [(key, known) for _, key, known in _changing(view)]
     for analysis in view.protocol.get("analyses") or ():
         settings = {"method": analysis["method"]} | dict(analysis.get("settings") or {})
         rows += [(f"analysis.{analysis['id']}.{key}", _plain_value(value)) for key, value in settings.items()]
@@ -184,24 +212,22 @@ def _plain_value(value: Any) -> str:
 
 
 def checks(view: View) -> Section:
-    """What the data checks found, with why it matters and what to do."""
-    found = view.document.get("checks") or []
-    if not found:
+    """What the data checks found, with why it matters and what to do: errors first, notes folded."""
+    groups = by_severity(view)
+    if not groups:
         return Section("checks", view.say("report.section.checks"), (Text(view.say("report.checks.none")),))
-    order = {"error": 0, "warn": 1, "info": 2}
-    names = ("severity", "table", "say", "count", "share", "why", "fix")
-    rows = []
-    for check in sorted(found, key=lambda c: order.get(c["severity"], 3)):
-        share = view.percent(check["share"]) if check["share"] is not None else "–"
-        say, why, fix = (check_sentence(view, check, part) for part in ("say", "why", "fix"))
-        severity = view.term("report.severity", check["severity"])
-        rows.append(
-            (severity, view.term("report.table", check["table"]), say, view.count(check["count"]), share, why, fix)
-        )
-    head = tuple(view.say(f"report.checks.{name}") for name in names)
-    numeric = tuple(name in ("count", "share") for name in names)
-    grid = Grid(view.say("report.checks.caption"), head, tuple(rows), numeric)
-    return Section("checks", view.say("report.section.checks"), (Text(view.say("report.checks.reading")), grid))
+    found = view.say("checks.found", numbers=check_counts(view))
+    blocks: list[Block] = [Text(f"{found} {view.say('report.checks.reading')}")]
+    head = tuple(view.say(f"report.checks.{name}") for name in ("table", "say", "why", "fix"))
+    for severity, group in groups.items():
+        title = view.say(f"checks.heading.{severity}")
+        rows = []
+        for check in group:
+            say, why, fix = (check_sentence(view, check, part) for part in ("say", "why", "fix"))
+            rows.append((view.table_name(check["table"]), f"{say} [{check['code']}]", why, fix))
+        grid = Grid(title, head, tuple(rows), (False,) * len(head), quiet=True)
+        blocks += [Fold(title, (grid,))] if severity == "info" else [Heading(title), grid]
+    return Section("checks", view.say("report.section.checks"), tuple(blocks))
 
 
 def reproduce(view: View) -> Section:

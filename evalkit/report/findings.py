@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,25 +31,68 @@ def _variant(view: View, finding: Mapping[str, Any], section: str) -> str:
     return f"{key}_randomised" if lot and view.known(f"{key}_randomised") else key
 
 
+def by_severity(view: View) -> dict[str, list[Mapping[str, Any]]]:
+    """The checks by severity, errors first, and within a severity in the order of the tables."""
+    tables = ("table", "persons", "benefits", "episodes", "jobs", "changes", "areas", "sample")
+    place = {name: i for i, name in enumerate(tables)}
+    shape = {check["table"]: check["table"].partition(".")[0] for check in view.document.get("checks") or ()}
+    found = sorted(view.document.get("checks") or (), key=lambda check: place.get(shape[check["table"]], len(tables)))
+    groups = {severity: [c for c in found if c["severity"] == severity] for severity in ("error", "warn", "info")}
+    return {severity: checks for severity, checks in groups.items() if checks}
+
+
+def check_counts(view: View) -> str:
+    """How many errors, warnings and notes there are, in words."""
+    groups = by_severity(view)
+    numbers = {severity: len(groups.get(severity, ())) for severity in ("error", "warn", "info")}
+    words = [view.say(f"checks.number.{name}{'' if n == 1 else 's'}", n=n) for name, n in numbers.items() if n]
+    return view.listing(words)
+
+
 def check_sentence(view: View, check: Mapping[str, Any], part: str) -> str:
-    """A check's sentence; the code stands in where the catalogue or a parameter is missing."""
+    """A check's sentence; the code stands in where the catalogue or a parameter is missing.
+
+    A hidden share is left out; one that rounds to nothing is less than one percent.
+    """
     key = f"check.{check['code']}.{part}"
-    params = {"count": check["count"], "share": check["share"], "table": check["table"]} | dict(check["params"])
-    params["table"] = inner(view.term("report.table", params["table"]))
+    params = {"count": check["count"], "share": _share(view, check), "table": check["table"]} | dict(check["params"])
+    params["table"] = inner(view.table_name(params["table"]))
     if params["count"] is None:
         params["count"] = view.count(None)
+    if "codes" in params and "column" in params:
+        codes = str(params["codes"]).split(", ")
+        params["codes"] = ", ".join(_labelled(view, str(params["column"]), code) for code in codes)
+    if "month" in params:
+        year, month = str(params["month"]).split("-")
+        params["month"] = f"{view.say(f'checks.month.m{month}')} {year}"
     if view.known(key):
         try:
-            return view.say(key, **params) + (_by_arm(view, check) if part == "say" else "")
+            sentence = re.sub(r" \(–[^)]*\)", "", view.say(key, **params))
+            return sentence + (_by_arm(view, check) if part == "say" else "")
         except KeyError:
             pass
     return str(check["code"]).replace("_", " ") if part == "say" else "–"
 
 
+def _labelled(view: View, column: str, code: str) -> str:
+    """A code with its label in front, when it has one: the reader knows the label, the study file the code."""
+    label = view.labels.get(f"{column}:{code}") or view.labels.get(code)
+    return f"{label} ({code})" if label and label != code else code
+
+
+def _share(view: View, cell: Mapping[str, Any]) -> Any:
+    """A share as the catalogue takes it; in words where it is more than nothing and rounds to nothing."""
+    return f"<{view.percent(0.01)}" if cell["count"] and cell["share"] == 0 else cell["share"]
+
+
 def _by_arm(view: View, check: Mapping[str, Any]) -> str:
-    """The shares of starters and others, where both may be shown."""
-    shares = {name: arm["share"] for name, arm in (check.get("arms") or {}).items()}
-    return " " + view.say("checks.by_arm", **shares) if shares and None not in shares.values() else ""
+    """Counts and shares of starters and others, where both may be shown."""
+    arms = check.get("arms") or {}
+    if not arms or any(arm["share"] is None for arm in arms.values()):
+        return ""
+    shares = {name: _share(view, arm) for name, arm in arms.items()}
+    counts = {f"{name}_count": arm["count"] for name, arm in arms.items()}
+    return " " + view.say("checks.by_arm", **shares, **counts)
 
 
 def of_analysis(view: View, analysis: str) -> list[Mapping[str, Any]]:

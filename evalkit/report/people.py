@@ -40,7 +40,7 @@ def compared(view: View) -> Section:
     """The flow chart, then every exhibit on who was compared."""
     blocks: list[Block] = [Text(view.say("report.people.reading"))]
     blocks += _flow(view)
-    blocks += _exhibits(view, [e for e in _shown(view) if e["id"] not in (*ALIKE, *APPENDIX)])
+    blocks += _exhibits(view, [e for e in _shown(view) if e["analysis"] and e["id"] not in (*ALIKE, *APPENDIX)])
     return Section("people", view.say("report.section.people"), tuple(blocks))
 
 
@@ -53,6 +53,15 @@ def alike(view: View) -> Section | None:
     limit = float((view.protocol.get("gate") or {}).get("smd_warn", 0.1))
     blocks = [Text(view.say(key, limit=limit)), *_exhibits(view, found)]
     return Section("alike", view.say("report.section.alike"), tuple(blocks))
+
+
+def described(view: View) -> Section | None:
+    """What the data hold, whatever the analysis: exhibits that belong to none; None when there are none."""
+    found = [e for e in _shown(view) if not e["analysis"]]
+    if not found:
+        return None
+    blocks = [Text(view.say("report.described.reading")), *_exhibits(view, found)]
+    return Section("described", view.say("report.section.described"), tuple(blocks))
 
 
 def appendix(view: View) -> list[Block]:
@@ -81,7 +90,7 @@ def _flow(view: View) -> list[Block]:
         boxes: list[FlowBox] = []
         out: list[tuple[str, str, str]] = []
         for step in (s for s in steps if s["arm"] == arm):
-            words = view.term("flow", step["reason"])
+            words = view.reason(step["reason"])
             if step["kind"] == "out":
                 out.append((words, *_counts(view, step)))
                 continue
@@ -128,12 +137,12 @@ def _counts(view: View, step: Mapping[str, Any]) -> tuple[str, str]:
 
 def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
     """Exhibits under one heading a title; the analysis is named when there are several."""
-    several = len({e["analysis"] for e in _shown(view)}) > 1
+    several = len({e["analysis"] for e in _shown(view)} - {""}) > 1
     blocks: list[Block] = []
     last = ("", "")
     for exhibit in exhibits:
         title = view.term("exhibit", exhibit["title"])
-        if several:
+        if several and exhibit["analysis"]:
             title = view.say("report.people.of_analysis", title=title, analysis=view.analysis(exhibit["analysis"]))
         if (exhibit["analysis"], title) != last:
             blocks.append(Heading(title))

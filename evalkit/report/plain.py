@@ -67,17 +67,26 @@ def _gates(view: View, key: str) -> list[str]:
     ]
 
 
+def _checks(view: View) -> list[str]:
+    """What the checks found with why and what to do: errors first, then by table."""
+    groups = findings.by_severity(view)
+    if not groups:
+        return ["  " + view.say("cli.plain.none")]
+    lines = ["  " + view.say("checks.found", numbers=findings.check_counts(view))]
+    for severity, checks in groups.items():
+        lines += ["", "  " + view.say(f"checks.heading.{severity}")]
+        for table in dict.fromkeys(check["table"] for check in checks):
+            lines.append(f"    {view.table_name(table)}")
+            for check in (check for check in checks if check["table"] == table):
+                say, why, fix = (findings.check_sentence(view, check, part) for part in ("say", "why", "fix"))
+                lines += [f"    - {say} [{check['code']}]", f"        {why}", f"        {view.say('checks.fix')}: {fix}"]
+    return lines
+
+
 def design_text(document: Mapping[str, Any], lang: str) -> str:
     """Checks, flow, diagnostics and the verdict of the gate; no estimate."""
     view = View(document, lang)
-    lines = [view.say("cli.plain.heading_checks")]
-    for check in document["checks"]:
-        severity = view.say(f"cli.severity.{check['severity']}")
-        table = view.term("report.table", check["table"])
-        sentence = findings.check_sentence(view, check, "say")
-        lines.append(f"  {severity}, {inner(table)}: {sentence} [{check['code']}]")
-    if not document["checks"]:
-        lines.append("  " + view.say("cli.plain.none"))
+    lines = [view.say("cli.plain.heading_checks"), *_checks(view)]
     lines += ["", view.say("cli.plain.heading_flow")]
     for row in document["flow"]:
         mark = {"start": "  ", "out": "    - ", "left": "  = "}[row["kind"]]
@@ -85,7 +94,7 @@ def design_text(document: Mapping[str, Any], lang: str) -> str:
             "arm": view.say(f"cli.arm.{row['arm']}"),
             "persons": view.count(row["persons"]),
             "entries": "–" if row["entries"] is None else view.count(row["entries"]),
-            "reason": inner(view.say(f"flow.{row['reason']}")),
+            "reason": inner(view.reason(row["reason"])),
         }
         lines.append(mark + view.say("cli.plain.flow", **words))
     lines += ["", view.say("cli.plain.heading_findings")]

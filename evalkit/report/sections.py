@@ -18,6 +18,7 @@ def sections(view: View) -> tuple[Section, ...]:
         people.alike(view),
         account.trust(view),
         account.method(view),
+        people.described(view),
         account.checks(view),
         account.reproduce(view),
         account.disclosure(view),

@@ -78,6 +78,20 @@ class View:
         key = f"{section}.{name}"
         return self.say(key) if name and self.known(key) else self.word(name)
 
+    def table_name(self, table: str) -> str:
+        """A table of the data; one of several of a kind by the covariate that it holds: ``changes.household``."""
+        kind, _, covariate = table.partition(".")
+        if covariate:
+            return self.say(f"report.table.{kind}", name=self.inside(covariate))
+        return self.term("report.table", table)
+
+    def reason(self, reason: str) -> str:
+        """Why people fell out; for values that keep out the column stands behind a colon."""
+        kind, _, column = reason.partition(":")
+        if column:
+            return self.say(f"flow.{kind}", name=self.inside(column))
+        return self.term("flow", reason)
+
     def word(self, name: str) -> str:
         """A study word (instrument, outcome, column, level as ``column:level``) as the study file labels it."""
         if name in self.labels:
@@ -106,6 +120,8 @@ class View:
         for name in (f"{column}:{level}", level):
             if name in self.labels:
                 return str(self.labels[name])
+        if level.startswith(text.RARE):
+            return self.say("report.rare", number=level.removeprefix(text.RARE))
         key = f"report.word.{level}"
         return self.say(key) if self.known(key) else level.replace("_", " ")
 
@@ -145,6 +161,8 @@ class View:
         for key in ("variables", "exact"):
             if isinstance(out.get(key), list | tuple):
                 out[key] = self.listing(self.inside(str(item)) for item in out[key])
+        if isinstance(out.get("instruments"), list | tuple):
+            out["instruments"] = self.listing(inner(self.word(str(item))) for item in out["instruments"])
         return out
 
     def listing(self, items: Iterable[str]) -> str:

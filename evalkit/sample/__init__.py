@@ -2,8 +2,22 @@
 
 from evalkit.sample.build import from_register
 from evalkit.sample.checks import judge_sample
+from evalkit.sample.describe import describe
 from evalkit.sample.flow import extend
+from evalkit.sample.instruments import Episodes, Instruments
 from evalkit.sample.table import from_table
 from evalkit.sample.types import Entries, FlowRow, People, Sample
 
-__all__ = ["Entries", "FlowRow", "People", "Sample", "extend", "from_register", "from_table", "judge_sample"]
+__all__ = [
+    "Entries",
+    "Episodes",
+    "FlowRow",
+    "Instruments",
+    "People",
+    "Sample",
+    "describe",
+    "extend",
+    "from_register",
+    "from_table",
+    "judge_sample",
+]

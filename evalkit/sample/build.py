@@ -20,11 +20,14 @@ from evalkit.design import Factor, cut_factor, factor
 from evalkit.errors import DataError, DesignError, Fault
 from evalkit.hashing import hash_ids, mix, uniform
 from evalkit.register import Check, Register
+from evalkit.sample.changing import MISSING, Changing, read_changing
 from evalkit.sample.flow import Tally
+from evalkit.sample.instruments import Instruments, read_instruments
 from evalkit.sample.jobs import Jobs, read_jobs
+from evalkit.sample.levels import shown
 from evalkit.sample.merging import merge_benefits
 from evalkit.sample.outcomes import SpellOutcomes
-from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, intervals
+from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, locator
 from evalkit.sample.types import NO_START, Entries, People, Sample
 from evalkit.study import Study
 from evalkit.study.outcome_source import OutcomeSource, read_source
@@ -63,52 +66,65 @@ class _Frame:
     usable: Mask
     spells: Spells
     starts: Starts
+    instruments: Instruments
     same: Intervals
     others: Intervals
+    before: Days | None
     gaps: Intervals
     jobs: Jobs | None
     first_day: int
     last_day: int
     checks: tuple[Check, ...]
+    changing: Changing
+    barred: Mapping[str, Mask]
 
     @classmethod
     def read(cls, study: Study, register: Register) -> _Frame:
         persons = register.arrays("persons")
-        benefits = register.arrays("benefits")
-        episodes = register.arrays("episodes")
-        ids = persons["person"]
         people, usable = _people(study, persons)
-        of = _locator(ids)
-        merged = merge_benefits(study, benefits, persons, of)
-        chosen = episodes["type"] == study.treatment.instrument
-        clock = "referral" if study.time.clock == "referral" else "start"
-        person = of(episodes["person"])
-        day = calendar.to_days(episodes[clock])
+        of = locator(persons["person"])
+        merged = merge_benefits(study, register.arrays("benefits", places=True), persons, of)
+        held = Intervals(merged.person, merged.start, merged.end)
+        instruments = read_instruments(study, register.arrays("episodes", places=True), of, held)
+        name = study.treatment.instrument
+        own = instruments[name]
+        own = own.take(np.flatnonzero(own.day < NEVER))
         spells, starts = attach_starts(
-            merged.person,
-            merged.start,
-            merged.end,
-            merged.reason,
-            merged.reasons,
-            person[chosen & (day < NEVER)],
-            day[chosen & (day < NEVER)],
+            merged.person, merged.start, merged.end, merged.reason, merged.reasons, own.person, own.day
         )
-        begin, end = calendar.to_days(episodes["start"]), calendar.to_days(episodes["end"])
-        same = intervals(person[chosen], begin[chosen] + 1, end[chosen])  # running since before the day asked about
-        others = intervals(person[~chosen], begin[~chosen], end[~chosen])
+        same, others = instruments.running(name), instruments.others(name)
         first_day, last_day = (calendar.day_number(d) for d in register.window)
         jobs = None
         if register.jobs is not None:
-            jobs = read_jobs(study, register.arrays("jobs"), of, last_day)
+            jobs = read_jobs(study, register.arrays("jobs", places=True), of, last_day)
         elif any(source.needs_jobs for source in _sources(study).values()):
             raise DataError(Fault("sample.no_jobs"))
         checks = merged.checks + (jobs.checks if jobs else ())
-        gaps = merged.gaps
-        return cls(study, people, usable, spells, starts, same, others, gaps, jobs, first_day, last_day, checks)
+        return cls(
+            study, people, usable, spells, starts, instruments, same, others, instruments.before.get(name), merged.gaps,
+            jobs, first_day, last_day, checks, read_changing(study, register, persons, of), _barred(study, persons),
+        )  # fmt: skip
 
     def really(self, person: NDArray[np.integer], day: Days) -> Mask:
         """Whether a day of a spell was really on benefit: that a gap was bridged is known only after it."""
         return ~self.gaps.holds(person, day)
+
+    def known_day(self, spell: NDArray[np.integer], elapsed: NDArray[np.integer], zero: Days, convention: str) -> Days:
+        """The day before which covariates must have been known: time zero, or with months only their first day."""
+        if convention == "dates":
+            return zero
+        return np.where(spell >= 0, calendar.add_months(self.spells.start[spell], np.maximum(elapsed, 0)), zero)
+
+    def kept_out(self, person: NDArray[np.integer], day: Days) -> list[tuple[str, Mask]]:
+        """Whom ``eligibility.exclude`` keeps out, a step a column, going by what was known before a day."""
+        steps = []
+        for name, values in self.study.eligibility.exclude.items():
+            if name in self.changing:
+                mask = self.changing.one_of(name, values, person, day)
+            else:
+                mask = self.barred[name][person]
+            steps.append((f"excluded_by_value:{name}", mask))
+        return steps
 
 
 def _sources(study: Study) -> dict[str, OutcomeSource]:
@@ -117,21 +133,27 @@ def _sources(study: Study) -> dict[str, OutcomeSource]:
     return {name: source for name, source in found.items() if source is not None}
 
 
-def _locator(ids: NDArray[np.object_]) -> Any:
-    import pandas as pd
-
-    index = pd.Index(ids)
-    return lambda values: np.asarray(index.get_indexer(pd.Index(values)), np.int64)
+def _barred(study: Study, persons: Mapping[str, Any]) -> dict[str, Mask]:
+    """By column of persons in ``eligibility.exclude``, who has one of its values."""
+    changing = study.data.changing if study.data else ()
+    barred = {}
+    for name, values in study.eligibility.exclude.items():
+        if name not in changing:
+            held = [MISSING if value is None else value for value in persons[name].tolist()]
+            barred[name] = np.isin(np.asarray(held, object).astype(str), values)
+    return barred
 
 
 def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
     """People with their covariates, and who has none missing (or all are kept with a category of their own)."""
     ids = persons["person"]
     covariates = study.covariates
-    numeric_names = [name for name in covariates.numeric if name != "age"]
+    changing = study.data.changing if study.data else ()
+    numeric_names = [name for name in covariates.numeric if name not in ("age", *changing)]
     columns = [np.asarray(persons[name], float) for name in numeric_names]
     numeric = np.column_stack(columns) if columns else np.empty((len(ids), 0))
-    factors = tuple(factor(name, persons[name]) for name in covariates.categorical)
+    fixed = (name for name in covariates.categorical if name not in changing)
+    factors = tuple(shown(study, factor(name, persons[name])) for name in fixed)
     birth = np.asarray(persons["birth_year"], float) if "birth_year" in persons else np.full(len(ids), np.nan)
     usable = np.ones(len(ids), bool)
     if covariates.missing == "exclude":
@@ -142,7 +164,7 @@ def _people(study: Study, persons: dict[str, Any]) -> tuple[People, Mask]:
             if "missing" in made.levels:
                 usable &= made.codes != made.levels.index("missing")
     numeric, names = fill_missing(numeric, numeric_names)
-    groups = group_factors(study, persons, {*covariates.categorical, "age"})
+    groups = group_factors(study, persons, {*covariates.categorical, "age", *changing})
     cluster, level = np.arange(len(ids)), "person"
     if study.treatment.cluster != "person":
         level = study.treatment.cluster
@@ -157,7 +179,10 @@ def group_factors(study: Study, columns: Mapping[str, Any], known: Container[str
     groups = []
     for name, cuts in ((s.name, s.cuts) for s in study.subgroups if s.name not in known):
         values = columns[name]
-        groups.append(cut_factor(name, values.astype(float), cuts) if name in numeric else factor(name, values))
+        if name in numeric:
+            groups.append(cut_factor(name, values.astype(float), cuts))
+        else:
+            groups.append(shown(study, factor(name, values)))
     return tuple(groups)
 
 
@@ -184,11 +209,12 @@ def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArra
 
 
 def _exclusions(
-    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days, start: Days
+    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days, start: Days, day: Days
 ) -> list[tuple[str, Mask]]:
     """Eligibility at time zero, the same for both arms, in the order in which it is counted.
 
     ``start``: the day itself of those who start (time zero is another day with month-only data), else time zero.
+    ``day``: the day before which a value must have been known to count.
     """
     study, spells = frame.study, frame.spells
     rules = study.eligibility
@@ -205,19 +231,27 @@ def _exclusions(
         age_out = ~((age >= rules.age[0]) & (age <= rules.age[1]))
     other = no_one
     if rules.other_instrument == "exclude":
-        other = frame.others.covers(person, zero, len(frame.people.ids))
+        other = frame.others.covers(person, zero)
+    early = no_one
+    if frame.before is not None:  # the n-th of a type: whoever has not had the one before cannot have this one
+        early = known & (frame.before[spell] >= start)
     least = (study.time.horizon if study.time.follow_up == "complete" else 1) + study.look_ahead
     short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < least
+    lacking = no_one
+    if study.covariates.missing == "exclude":
+        lacking = frame.changing.lacking(person, day)
     return [
         ("stock", stock),
         ("earlier_spells", earlier),
         ("start_before_window", zero < frame.first_day),
         ("start_after_window", zero > frame.last_day),
         ("age", age_out),
-        ("already_in_instrument", frame.same.covers(person, start, len(frame.people.ids))),
+        ("already_in_instrument", frame.same.covers(person, start)),
         ("other_instrument", other),
+        ("previous_event", early),
         ("follow_up", short),
-        ("missing_covariate", ~frame.usable[person]),
+        *frame.kept_out(person, day),
+        ("missing_covariate", ~frame.usable[person] | lacking),
     ]
 
 
@@ -260,7 +294,7 @@ def _starters(frame: _Frame, convention: str) -> tuple[Entries, Tally]:
         ("no_benefit_at_start", (spell < 0) | ~frame.really(starts.person, starts.day)),
         ("not_first_start", ~starts.first),
         ("elapsed", (elapsed < low) | (elapsed > high)),
-        *_exclusions(frame, starts.person, spell, zero, starts.day),
+        *_exclusions(frame, starts.person, spell, zero, starts.day, frame.known_day(spell, elapsed, zero, convention)),
     ]
     left = np.flatnonzero(tally.sieve(starts.person, steps))
     return _entries(frame, spell[left], elapsed[left], zero[left], 1), tally
@@ -284,11 +318,13 @@ def _build(frame: _Frame, convention: str) -> Sample:
     spell_key = mix(frame.people.key[spells.person], spells.earlier)
     parts: list[Entries] = []
     low, high = study.eligibility.elapsed
+    present = np.flatnonzero(spells.start <= frame.last_day)
     for month in range(low, high + 1):
-        risk = np.flatnonzero((spells.own_elapsed > month) & (spells.start <= frame.last_day))
-        begin = calendar.add_months(spells.start[risk], month)
-        still = spells.end[risk] >= begin
-        risk, begin = risk[still], begin[still]
+        present = present[spells.own_elapsed[present] > month]
+        begin = calendar.add_months(spells.start[present], month)
+        still = spells.end[present] >= begin
+        risk = present = present[still]
+        begin = begin[still]
         elapsed = np.full(len(risk), month)
         if convention == "dates":
             length = calendar.add_months(spells.start[risk], month + 1) - begin
@@ -300,18 +336,19 @@ def _build(frame: _Frame, convention: str) -> Sample:
         risk, zero, elapsed = risk[on_benefit], zero[on_benefit], elapsed[on_benefit]
         alone = ~np.isin(month * 100_000 + calendar.quarter_number(zero), cells)
         person = spells.person[risk]
-        steps = [*_exclusions(frame, person, risk, zero, zero), ("no_starter_same_month", alone)]
+        day = frame.known_day(risk, elapsed, zero, convention)
+        steps = [*_exclusions(frame, person, risk, zero, zero, day), ("no_starter_same_month", alone)]
         left = np.flatnonzero(tally.sieve(person, steps))
-        parts.append(_entries(frame, risk[left], elapsed[left], zero[left], 0))
-    if not sum(map(len, parts)):
+        beside = starters.take(np.flatnonzero(starters.elapsed == month))
+        part = _concatenate([beside, _entries(frame, risk[left], elapsed[left], zero[left], 0)])
+        parts.append(part.take(np.argsort(part.spell, kind="stable")))
+    if sum(map(len, parts)) == len(starters):
         raise DesignError(Fault("design.no_risk_set", {"instrument": study.treatment.instrument}))
-    everyone = _concatenate([starters, *parts])
-    order = np.lexsort((everyone.time_zero, everyone.spell, everyone.elapsed))
     return Sample(
         study=study,
         source="register",
         people=frame.people,
-        entries=everyone.take(order),
+        entries=_concatenate(parts),
         outcomes=SpellOutcomes(spells, frame.jobs, _sources(study), study.spells.merge_gap_months),
         horizon=study.time.horizon,
         follow_up=study.time.follow_up,
@@ -319,10 +356,14 @@ def _build(frame: _Frame, convention: str) -> Sample:
         age="age" in study.covariates.numeric,
         convention=convention,
         checks=frame.checks,
+        changing=frame.changing,
+        months_begin=None if convention == "dates" else frame.spells.start,
+        instruments=frame.instruments,
     )
 
 
 def _concatenate(parts: list[Entries]) -> Entries:
-    return Entries(
-        **{name: np.concatenate([getattr(part, name) for part in parts]) for name in Entries.__dataclass_fields__}
-    )
+    """Parts one after the other; what has been copied is let go at once, because there may be tens of millions."""
+    columns = {name: [getattr(part, name) for part in parts] for name in Entries.__dataclass_fields__}
+    parts.clear()
+    return Entries(**{name: np.concatenate(columns.pop(name)) for name in Entries.__dataclass_fields__})

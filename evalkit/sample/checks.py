@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.register.schema import Check, Severity, Unit, by_arm
+from evalkit.register.schema import Check, Severity, Unit, by_arm, uneven
 from evalkit.sample.types import NO_START, Sample
 
 Mask = NDArray[np.bool_]
@@ -18,6 +18,9 @@ FEW = 50
 """Starters below which hardly any effect shows."""
 EXPECTED = 20
 """How many an arm should have had, going by the other, before it counts as strange that it has none."""
+
+OLD = 731
+"""Days after which a figure of an area is called old: with yearly figures it is up to a year by nature."""
 
 _JUDGED = 4000  # entries of an arm whose outcomes are looked at, evenly spread
 
@@ -67,6 +70,20 @@ class View:
         """Persons of each arm among chosen rows of people."""
         return Found({arm: int(chosen[rows].sum()) for arm, rows in self.persons.items()}, self.sizes, column)
 
+    def rows(self, chosen: Mask, column: str) -> Found:
+        """Chosen entries of each arm: starts, and months in which others were at risk."""
+        counts = {arm: int((chosen & (self.starts == arm)).sum()) for arm in (True, False)}
+        return Found(counts, {arm: int((self.starts == arm).sum()) for arm in (True, False)}, column)
+
+    @cached_property
+    def gaps(self) -> list[Found]:
+        """By covariate that changes, the entries before which nothing was known of it."""
+        entries, changing = self.sample.entries, self.sample.changing
+        if not changing.covariates:
+            return []
+        day = self.sample.known_day(entries)
+        return [self.rows(changing.missing(name, entries.person, day), name) for name in changing.covariates]
+
 
 def starters_few(view: View) -> Iterator[Found]:
     """Fewer than fifty starters."""
@@ -110,7 +127,13 @@ def level_one_arm(view: View) -> Iterator[Found]:
         codes = {arm: np.bincount(made.codes[rows], minlength=len(made.levels)) for arm, rows in view.persons.items()}
         alone = (codes[True] > 0) & (codes[False] == 0)
         if alone.any():
-            yield view.people(alone[made.codes], made.name)
+            yield Found({True: int(codes[True][alone].sum())}, {True: view.sizes[True]}, made.name)
+    for name in view.sample.changing.categorical:
+        made = view.sample.group(name, (), view.sample.entries)
+        codes = {arm: np.bincount(made.codes[view.starts == arm], minlength=len(made.levels)) for arm in (True, False)}
+        alone = (codes[True] > 0) & (codes[False] == 0)
+        if alone.any():
+            yield Found({True: int(codes[True][alone].sum())}, {True: int(view.starts.sum())}, name)
 
 
 def _missing(view: View) -> Iterator[tuple[str, Mask]]:
@@ -126,12 +149,29 @@ def _missing(view: View) -> Iterator[tuple[str, Mask]]:
 
 
 def covariate_missing_uneven(view: View) -> Iterator[Found]:
-    """A share without a value that differs by more than ten points between the arms."""
+    """A share without a value that differs by more than ten points between the arms, beyond chance."""
     for name, gap in _missing(view):
         found = view.people(gap, name)
-        share = {arm: found.counts[arm] / max(found.totals[arm], 1) for arm in (True, False)}
-        if min(view.sizes.values()) >= EXPECTED and abs(share[True] - share[False]) > 0.1:
+        if min(view.sizes.values()) >= EXPECTED and uneven(found.counts, found.totals):
             yield found
+    for found in view.gaps:
+        if min(view.sizes.values()) >= EXPECTED and uneven(found.counts, found.totals):
+            yield found
+
+
+def value_not_known(view: View) -> Iterator[Found]:
+    """Entries before which nothing was known of a covariate that changes."""
+    yield from (found for found in view.gaps if sum(found.counts.values()))
+
+
+def figure_old(view: View) -> Iterator[Found]:
+    """Entries whose last known figure had been known for more than two years."""
+    entries, changing = view.sample.entries, view.sample.changing
+    for name, made in changing.covariates.items():
+        if made.known is not None:
+            found = view.rows(made.age(entries.person, view.sample.known_day(entries)) > OLD, name)
+            if sum(found.counts.values()):
+                yield found
 
 
 def _outcomes(view: View) -> Iterator[tuple[str, dict[bool, tuple[NDArray[np.float64], Mask]]]]:
@@ -172,8 +212,10 @@ SAMPLE_RULES: tuple[SampleRule, ...] = (
     SampleRule("starters_thin", "warn", False, starters_thin),
     SampleRule("comparison_thin", "warn", False, comparison_thin),
     SampleRule("starters_one_quarter", "warn", False, starters_one_quarter),
-    SampleRule("level_one_arm", "warn", True, level_one_arm),
+    SampleRule("level_one_arm", "warn", False, level_one_arm),
     SampleRule("covariate_missing_uneven", "warn", True, covariate_missing_uneven),
+    SampleRule("value_not_known", "info", True, value_not_known),
+    SampleRule("figure_old", "warn", True, figure_old),
     SampleRule("outcome_one_arm", "error", False, outcome_one_arm),
 )
 """What is looked for in the sample."""

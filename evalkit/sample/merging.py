@@ -44,17 +44,18 @@ class Merged:
     checks: tuple[Check, ...]
 
 
-def components(held: Intervals, gap_months: int) -> tuple[Ints, Days]:
+def components(held: Intervals, gap_months: int, gap_days: int = 0) -> tuple[Ints, Days]:
     """Which spell each of the sorted intervals becomes part of, and the latest day of the parts before it.
 
     Intervals that overlap or touch belong together; so do those with less than ``gap_months`` between the first day
-    after the one and the first day of the next. The latest day is of no meaning for the first part of a spell.
+    after the one and the first day of the next, or no more than ``gap_days`` days between them (-1: they must overlap).
+    The latest day is of no meaning for the first part of a spell.
     """
     latest = np.maximum.accumulate(held.person * _SPAN + np.minimum(held.end, _FAR)) - held.person * _SPAN
     before = np.append(0, latest[:-1])[: len(latest)]
     same = np.append(False, held.person[1:] == held.person[:-1])[: len(latest)]
     off = np.where(same & (before < _FAR), before, 0) + 1  # the first day off benefit
-    back = np.maximum(off + 1, calendar.add_months(off, gap_months))  # touching is no interruption at all
+    back = np.maximum(off + 1 + gap_days, calendar.add_months(off, gap_months))  # touching is no interruption at all
     joined = same & ((before >= _FAR) | (held.start < back))
     return np.cumsum(~joined) - 1, before
 

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.calendar import NEVER, Days
 
 NO_ELAPSED = np.int64(2**20)
+
+
+def locator(ids: NDArray[np.object_]) -> Callable[[NDArray[Any]], NDArray[np.int64]]:
+    """Gives the row of persons for an array of ids, -1 where there is none; an array of rows stays what it is."""
+
+    def rows(values: NDArray[Any]) -> NDArray[np.int64]:
+        if values.dtype.kind == "i":
+            return values
+        return np.asarray(pd.Index(ids).get_indexer(pd.Index(values)), np.int64)
+
+    return rows
 
 
 @dataclass(frozen=True)
@@ -21,13 +36,16 @@ class Intervals:
     start: Days
     end: Days
 
-    def first_of(self, persons: int) -> NDArray[np.int64]:
-        """(P + 1,) where each person's intervals begin."""
-        return np.searchsorted(self.person, np.arange(persons + 1))
+    @cached_property
+    def _first(self) -> NDArray[np.int64]:
+        """Where each person's intervals begin, up to two persons beyond the last who has any."""
+        last = int(self.person[-1]) if len(self.person) else -1
+        return np.searchsorted(self.person, np.arange(last + 3))
 
-    def covers(self, person: NDArray[np.integer], day: Days, persons: int) -> NDArray[np.bool_]:
+    def covers(self, person: NDArray[np.integer], day: Days) -> NDArray[np.bool_]:
         """Whether some interval of the person holds the day; works through the n-th interval of everyone at once."""
-        first = self.first_of(persons)
+        person = np.minimum(person, len(self._first) - 2)
+        first = self._first
         number = first[person + 1] - first[person]
         found = np.zeros(len(person), bool)
         for j in range(int(number.max(initial=0))):

@@ -9,6 +9,7 @@ from evalkit.hashing import hash_ids
 from evalkit.register import Table
 from evalkit.sample.build import cluster_codes, fill_missing, group_factors
 from evalkit.sample.flow import Tally
+from evalkit.sample.levels import shown
 from evalkit.sample.outcomes import TableOutcomes
 from evalkit.sample.types import NO_START, Entries, People, Sample
 from evalkit.study import Study
@@ -29,7 +30,7 @@ def from_table(study: Study, table: Table) -> Sample:
     n = len(ids)
     names = list(study.covariates.numeric)
     raw = np.column_stack([columns[name].astype(float) for name in names]) if names else np.empty((n, 0))
-    factors = tuple(factor(name, columns[name]) for name in study.covariates.categorical)
+    factors = tuple(shown(study, factor(name, columns[name])) for name in study.covariates.categorical)
     incomplete = np.isnan(raw).any(axis=1)
     for made in factors:
         if "missing" in made.levels:

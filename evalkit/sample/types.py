@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit import calendar
+from evalkit.calendar import Days
 from evalkit.design import Design, Factor, cut_factor, integer_factor
 from evalkit.hashing import Hash
 from evalkit.register.schema import Check
+from evalkit.sample.changing import Changing, Fill
+from evalkit.sample.history import AnyDays
+from evalkit.sample.instruments import Instruments
 from evalkit.study import Study
 
 Array = NDArray[np.float64]
@@ -38,7 +42,7 @@ class People:
 
     ``key``: keyed hash. ``cluster``: the level at which starting was decided. ``numeric``/``factors``: covariates known
     before every time zero; ``birth_year`` (NaN unknown) makes age, which moves with time zero. ``groups``: subgroups
-    that are no factor among the covariates.
+    that are no factor among the covariates. Covariates that change stand in ``Sample.changing``.
     """
 
     ids: NDArray[np.object_]
@@ -99,6 +103,8 @@ class Sample:
     convention: how starts and exits in the same month are ordered.
     alternative: with month-only data, the same sample under the other convention.
     checks: what was joined in the spells and what the jobs lack, counted.
+    changing: covariates that change over time; ``months_begin``: with month-only data the first day of each spell.
+    instruments: every instrument of the study with its episodes; None for a table.
     """
 
     study: Study
@@ -114,6 +120,9 @@ class Sample:
     convention: str = "dates"
     alternative: Sample | None = None
     checks: tuple[Check, ...] = ()
+    changing: Changing = Changing()
+    months_begin: Days | None = None
+    instruments: Instruments | None = None
 
     @cached_property
     def months(self) -> NDArray[np.int16]:
@@ -133,6 +142,34 @@ class Sample:
         """Age in whole years at time zero: calendar year less year of birth."""
         return calendar.year(entries.time_zero) - self.people.birth_year[entries.person]
 
+    def known_day(self, entries: Entries) -> AnyDays:
+        """The day before which a covariate that changes must have been known.
+
+        It is time zero; with month-only data the first day of the elapsed month, since what came first within it,
+        change or start, is not known.
+        """
+        if self.months_begin is None:
+            return entries.time_zero
+        return calendar.add_months(self.months_begin[entries.spell], entries.elapsed)
+
+    @cached_property
+    def _fills(self) -> dict[str, Fill]:
+        """By numeric covariate that changes, what stands in where it was not known; the same for all entries."""
+        day = self.known_day(self.entries)
+        return {name: self.changing.fill(name, self.entries.person, day) for name in self.changing.numeric}
+
+    def _changing_numbers(self, entries: Entries, day: AnyDays) -> tuple[list[Array], tuple[str, ...]]:
+        """Columns of the numeric covariates that change, each with an indicator where some entry lacks it."""
+        columns, names = [], []
+        for name in self.changing.numeric:
+            values, fill = self.changing.covariates[name].numbers(entries.person, day), self._fills[name]
+            columns.append(np.where(np.isnan(values), fill.at(day), values))
+            names.append(name)
+            if fill.gaps:
+                columns.append(np.isnan(values).astype(float))
+                names.append(f"{name}:missing")
+        return columns, tuple(names)
+
     def design(self, entries: Entries, *, time: bool = True) -> Design:
         """Covariates of entries; ``time`` adds dummies for elapsed month and calendar quarter where they vary."""
         own = self.ages(entries)[:, None] if self.age else np.empty((len(entries), 0))
@@ -141,6 +178,13 @@ class Sample:
             unknown = np.isnan(own)
             own = np.column_stack([np.where(unknown, np.nanmean(own), own), unknown.astype(float)])
             names = ("age", "age:missing")
+        changed: tuple[Factor, ...] = ()
+        if self.changing.covariates:
+            day = self.known_day(entries)
+            columns, more = self._changing_numbers(entries, day)
+            own, names = np.column_stack([own, *columns]), names + more
+            for covariate in (self.changing.covariates[name] for name in self.changing.categorical):
+                changed += (Factor(covariate.name, covariate.levels, covariate.codes(entries.person, day)),)
         rows: tuple[Factor, ...] = ()
         if time:
             for name in self.time_names:
@@ -148,11 +192,13 @@ class Sample:
                 if len(made.levels) > 1:
                     rows += (made,)
         people = self.people
-        return Design(entries.person, people.numeric, people.numeric_names, own, names, people.factors, rows)
+        return Design(entries.person, people.numeric, people.numeric_names, own, names, people.factors, changed, rows)
 
     def group(self, name: str, cuts: tuple[float, ...], entries: Entries) -> Factor:
-        """Subgroup of entries: a column of people, or with registers age at time zero cut at ``cuts``."""
+        """Subgroup of entries: a column of people, a covariate that changes, or age at time zero cut at ``cuts``."""
         if name == "age" and self.source == "register":
             return cut_factor(name, self.ages(entries), cuts)
+        if name in self.changing:
+            return self.changing.group(name, cuts, entries.person, self.known_day(entries))
         known = {f.name: f for f in self.people.factors + self.people.groups}[name]
         return Factor(name, known.levels, known.codes[entries.person])

@@ -19,17 +19,20 @@ TRAINING, COACHING = "training", "coaching"
 
 @dataclass(frozen=True)
 class Tables:
-    """Three register tables with fixed names, sorted by person and date; ``seed`` is what drew them.
+    """Register tables with fixed names, sorted by person and date; ``seed`` is what drew them.
 
     persons: person, sex, birth_year, education, household, distance.
     benefits: person, start, end (last day on benefit; NaT while running), reason (None while running).
     episodes: person, type, start, end (NaT while running), planned_end, referral.
+    jobs: person, start, end (NaT while running), and amounts; None when there is no such table.
+    A twin has the columns of persons that its study has.
     """
 
     persons: pd.DataFrame
     benefits: pd.DataFrame
     episodes: pd.DataFrame
     seed: int
+    jobs: pd.DataFrame | None = None
 
 
 def draw(municipality: Municipality, persons: int, seed: int) -> Tables:
@@ -50,6 +53,7 @@ def draw(municipality: Municipality, persons: int, seed: int) -> Tables:
         model.work,
         model.start,
         model.others,
+        model.others_duration,
         model.duration,
         model.calendar,
         model.start_elapsed,
@@ -104,24 +108,26 @@ def _spell(
     work: float,
     start: float,
     others: NDArray[Any],
+    others_duration: NDArray[Any],
     duration: NDArray[Any],
     calendar: NDArray[Any],
     start_elapsed: NDArray[Any],
     start_calendar: NDArray[Any],
     path: NDArray[Any],
     entry: int,
+    first: int,
     steps: int,
 ) -> tuple[int, int, int]:
-    """One first spell: sub-step of the start (-1 none), of the exit (-1 none in ``steps``) and the reason."""
+    """One spell, seen from sub-step ``first``: sub-step of the start and of the exit (-1 none), and the reason."""
     begun = -1
-    for step in range(steps):
+    for step in range(first, steps):
         month = step // STEPS
         if begun < 0:
             rate = start * start_elapsed[month] * start_calendar[entry + month]
             if rate > 0.0 and rng.random() < -np.expm1(-rate / STEPS):
                 begun = step
         to_work = work * duration[month] * calendar[entry + month]
-        to_education, to_other = others[0], others[1]
+        to_education, to_other = others[0] * others_duration[0, month], others[1] * others_duration[1, month]
         if begun >= 0:
             since = (step - begun) // STEPS
             to_work *= path[0, since]
@@ -142,6 +148,7 @@ def _live(
     work: NDArray[Any],
     start: NDArray[Any],
     others: NDArray[Any],
+    others_duration: NDArray[Any],
     duration: NDArray[Any],
     calendar: NDArray[Any],
     start_elapsed: NDArray[Any],
@@ -175,12 +182,14 @@ def _live(
                 work[cell],
                 start[cell],
                 others,
+                others_duration,
                 duration,
                 calendar,
                 start_elapsed,
                 start_calendar,
                 path,
                 entry,
+                0,
                 steps,
             )
             end: Any = _last_day(rng, days, entry, offset, left) if left >= 0 else NEVER
@@ -242,8 +251,8 @@ def _tables(model: Law, cell: Ints, entry: Ints, spells: Ints, episodes: Ints, n
     benefits = pd.DataFrame(
         {
             "person": names[rank],
-            "start": _dates(spells[:, 1]),
-            "end": _dates(spells[:, 2]),
+            "start": dates(spells[:, 1]),
+            "end": dates(spells[:, 2]),
             "reason": np.array([*REASON, None], object)[spells[:, 3]],
         }
     )
@@ -253,10 +262,10 @@ def _tables(model: Law, cell: Ints, entry: Ints, spells: Ints, episodes: Ints, n
         {
             "person": names[rank],
             "type": np.array([TRAINING, COACHING], object)[episodes[:, 1]],
-            "start": _dates(episodes[:, 2]),
-            "end": _dates(episodes[:, 3]),
-            "planned_end": _dates(episodes[:, 4]),
-            "referral": _dates(episodes[:, 5]),
+            "start": dates(episodes[:, 2]),
+            "end": dates(episodes[:, 3]),
+            "planned_end": dates(episodes[:, 4]),
+            "referral": dates(episodes[:, 5]),
         }
     )
     return Tables(persons, benefits, trajectories, seed)
@@ -267,7 +276,8 @@ def _sorted(rows: Ints, rank: Ints, start: Ints) -> tuple[Ints, Ints]:
     return rows[order], rank[order]
 
 
-def _dates(days: Ints) -> NDArray[Any]:
+def dates(days: Ints) -> NDArray[Any]:
+    """Days as a frame holds them; NEVER is NaT."""
     dates = np.where(days == NEVER, 0, days).astype("datetime64[D]").astype("datetime64[ns]")
     dates[days == NEVER] = np.datetime64("NaT")
     return dates

@@ -140,10 +140,13 @@ class Law:
     share, work, start: (C,) probability, work rate and start rate of a cell, before time factors.
     duration, start_elapsed: (M,) factors by elapsed month. calendar, start_calendar: (M,) by calendar month.
     path: (3, M) factor on each exit rate in month 1, 2, .. since the start.
-    others: (2,) rates of education and other exits.
+    others: (2,) rates of education and other exits; others_duration: (2, M) their factors by elapsed month.
     back, again: (3,) probability in a sub-step to return after each exit, and to leave a later spell to each.
     coach: probability in a sub-step to begin coaching.
     first: first entry month (months since 1970); entries: number of entry months, stock included.
+    starts: the instrument starts in elapsed months 0 .. starts - 1 only.
+    returns: (3, U) probability to return in the first, second, .. sub-step after each exit, when spells are *renewed*:
+        every later spell then obeys the law of a first one, and ``back`` and ``again`` are not used. None: they are.
     """
 
     levels: dict[str, NDArray[Any]]
@@ -156,11 +159,14 @@ class Law:
     start_calendar: Array
     path: Array
     others: Array
+    others_duration: Array
     back: Array
     again: Array
     coach: float
     first: int
     entries: int
+    starts: int = STARTS
+    returns: Array | None = None
 
 
 def step_probability(rate: Any) -> Any:
@@ -206,6 +212,7 @@ def law(municipality: Municipality) -> Law:
         start_calendar=np.asarray(town.start_quarters)[month % 12 // 3],
         path=path,
         others=np.array([town.education_rate, town.other_rate]),
+        others_duration=np.ones((2, len(span))),
         back=step_probability(town.return_rates),
         again=step_probability(again_total) * np.asarray(town.again_rates) / max(again_total, 1e-300),
         coach=float(step_probability(town.coaching_rate)),

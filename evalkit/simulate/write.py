@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from evalkit.effects import generator
 from evalkit.simulate.draw import Tables
@@ -20,12 +19,9 @@ _MOVED = 1 / 3
 
 
 @dataclass(frozen=True)
-class _Style:
-    """One export style: file names, headings in the order of the fixed columns, words for fixed codes."""
+class Style:
+    """How a CSV file is written."""
 
-    files: tuple[str, str, str]
-    headings: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-    words: Mapping[str, Mapping[str, str]]
     delimiter: str
     decimal: str
     date: str
@@ -33,8 +29,18 @@ class _Style:
     newline: str
 
 
-_STYLES = {
-    "nl": _Style(
+@dataclass(frozen=True)
+class _Export:
+    """One export: file names, headings in the order of the fixed columns, words for fixed codes."""
+
+    files: tuple[str, str, str]
+    headings: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+    words: Mapping[str, Mapping[str, str]]
+    style: Style
+
+
+_EXPORTS = {
+    "nl": _Export(
         ("personen.csv", "uitkeringen.csv", "trajecten.csv"),
         (
             ("pseudoniem", "geslacht", "geboortejaar", "opleiding", "huishouden", "afstand"),
@@ -48,13 +54,9 @@ _STYLES = {
             "reason": {"work": "werk", "education": "opleiding", "moved": "verhuizing", "other": "overig"},
             "type": {"training": "scholing", "coaching": "coaching"},
         },
-        ";",
-        ",",
-        "%d-%m-%Y",
-        "cp1252",
-        "\r\n",
+        Style(";", ",", "%d-%m-%Y", "cp1252", "\r\n"),
     ),
-    "en": _Style(
+    "en": _Export(
         ("persons.csv", "benefits.csv", "episodes.csv"),
         (
             ("person", "sex", "birth_year", "education", "household", "distance"),
@@ -62,11 +64,7 @@ _STYLES = {
             ("person", "type", "start", "end", "planned_end", "referral"),
         ),
         {},
-        ",",
-        ".",
-        "%Y-%m-%d",
-        "utf-8",
-        "\n",
+        Style(",", ".", "%Y-%m-%d", "utf-8", "\n"),
     ),
 }
 
@@ -85,25 +83,18 @@ def write(
     the persons whose last spell ended for another reason moved away (``verhuizing``, ``moved``). ``truth`` is written
     as truth.json, ``study_text`` as study.toml.
     """
-    style = _STYLES[lang]
+    export = _EXPORTS[lang]
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     rng = generator(tables.seed, "write")
     frames = (tables.persons, _with_moves(tables.benefits, rng), tables.episodes)
     paths = []
-    for name, headings, frame in zip(style.files, style.headings, frames, strict=True):
+    for name, headings, frame in zip(export.files, export.headings, frames, strict=True):
         shuffled = frame.iloc[rng.permutation(len(frame))]
-        columns = [_cells(shuffled[column], style) for column in frame.columns]
-        path = target / name
-        pd.DataFrame(dict(zip(headings, columns, strict=True))).to_csv(
-            path,
-            index=False,
-            sep=style.delimiter,
-            decimal=style.decimal,
-            encoding=style.encoding,
-            lineterminator=style.newline,
-        )
-        paths.append(path)
+        columns = [_worded(shuffled[column], export) for column in frame.columns]
+        text = text_of(dict(zip(headings, columns, strict=True)), export.style)
+        paths.append(target / name)
+        paths[-1].write_bytes(text.encode(export.style.encoding))
     if truth is not None:
         paths.append(target / "truth.json")
         paths[-1].write_text(json.dumps(document(truth), indent=1) + "\n", encoding="utf-8")
@@ -120,10 +111,23 @@ def _with_moves(benefits: pd.DataFrame, rng: np.random.Generator) -> pd.DataFram
     return benefits.assign(reason=benefits["reason"].mask(moved, "moved"))
 
 
-def _cells(column: pd.Series, style: _Style) -> NDArray[Any]:
-    """Values as they stand in the file: dates as text, codes in the words of the style."""
-    if column.dtype.kind == "M":
-        codes, days = pd.factorize(column)  # few distinct days, so that formatting costs nothing
-        return np.append(pd.DatetimeIndex(days).strftime(style.date).to_numpy(object), "")[codes]
-    words = style.words.get(str(column.name))
-    return column.to_numpy() if words is None else column.map(words).to_numpy()
+def _worded(column: pd.Series, export: _Export) -> pd.Series:
+    """Codes in the words of an export."""
+    words = export.words.get(str(column.name))
+    return column if words is None else column.map(words)
+
+
+def text_of(columns: Mapping[str, Any], style: Style) -> str:
+    """A CSV file with some columns under their headings, dates as text."""
+    cells = {name: _cells(column, style.date) for name, column in columns.items()}
+    text: str = pd.DataFrame(cells).to_csv(
+        None, index=False, sep=style.delimiter, decimal=style.decimal, lineterminator=style.newline
+    )
+    return text
+
+
+def _cells(column: Any, date: str) -> Any:
+    if column.dtype.kind != "M":
+        return np.asarray(column) if column.dtype == object else column.array
+    codes, days = pd.factorize(column)  # few distinct days, so that formatting costs nothing
+    return np.append(pd.DatetimeIndex(days).strftime(date).to_numpy(object), "")[codes]

@@ -2,6 +2,7 @@
 
 from evalkit.study.model import (
     AnalysisSpec,
+    AreaSpec,
     Cost,
     Covariates,
     Data,
@@ -10,6 +11,7 @@ from evalkit.study.model import (
     Format,
     Frozen,
     Gate,
+    Instrument,
     Outcome,
     Source,
     Study,
@@ -25,6 +27,7 @@ from evalkit.study.reading import FILE_NAME, bind, parse, read, template
 __all__ = [
     "FILE_NAME",
     "AnalysisSpec",
+    "AreaSpec",
     "Cost",
     "Covariates",
     "Data",
@@ -33,6 +36,7 @@ __all__ = [
     "Format",
     "Frozen",
     "Gate",
+    "Instrument",
     "Outcome",
     "Source",
     "Study",

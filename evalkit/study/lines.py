@@ -28,7 +28,8 @@ class Lines:
     """Line numbers by key path, as in ``("outcome", 1, "kind")``: indexes count from 0, lines from 1."""
 
     def __init__(self, text: str):
-        self._lines = _Scanner(text).lines
+        scanner = _Scanner(text)
+        self._lines, self._pairs = scanner.lines, scanner.pairs
 
     def find(self, path: KeyPath) -> int:
         """Line of the key, or of the nearest table around it that the text has; the whole file is line 1."""
@@ -37,6 +38,10 @@ class Lines:
                 return self._lines[path[:end]]
         return 1
 
+    def pair(self, path: KeyPath) -> tuple[int, int, int] | None:
+        """Where in the text the key begins, where its value begins and where it ends; None when it is not there."""
+        return self._pairs.get(path)
+
 
 class _Scanner:
     def __init__(self, text: str):
@@ -44,6 +49,7 @@ class _Scanner:
         self.pos = 0
         self.newlines = [match.start() for match in re.finditer("\n", text)]
         self.lines: dict[KeyPath, int] = {}
+        self.pairs: dict[KeyPath, tuple[int, int, int]] = {}
         self.last: dict[KeyPath, int] = {}  # index of the latest [[table]]
         self._document()
 
@@ -95,7 +101,10 @@ class _Scanner:
             path += (key,)
             self._note(path)
         self.pos = end + 1  # past the "="
+        self._skip(_BLANK)
+        value = self.pos
         self._value(path)
+        self.pairs[path] = (start, value, self.pos)
 
     def _keys(self) -> list[str]:
         """The parts of a dotted key; stops at what follows it."""

@@ -10,7 +10,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
 from evalkit.study.outcome_source import read_source
 
@@ -27,7 +27,13 @@ Day = Annotated[dt.date, Field(ge=dt.date(1950, 1, 1), le=dt.date(2100, 12, 31))
 Count = Annotated[int, Field(ge=0)]
 Months = Annotated[int, Field(ge=0, le=600)]
 Age = Annotated[int, Field(ge=0, le=120)]
-Columns = dict[Name, Text]
+OwnColumn = Annotated[
+    Annotated[Text, Tag("text")] | Annotated[tuple[Text, ...], Field(min_length=1), Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, tuple) else "text"),
+]
+"""A column of a file; several for a key that is composed of them."""
+
+Columns = dict[Name, OwnColumn]
 Codes = dict[Text, dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]]]
 
 
@@ -69,22 +75,52 @@ class Source(Frozen):
 
 
 class TableSpec(Source):
-    """One register table: its source, fixed name -> own column, and per column fixed code -> own codes."""
+    """One register table: its source, fixed name -> own column, and per column fixed code -> own codes.
 
+    ``layout`` names what was filled in by :mod:`evalkit.study.complete`.
+    """
+
+    layout: Text = ""
     columns: Columns
     codes: Codes = {}
 
 
+class AreaSpec(TableSpec):
+    """Figures by area and month. ``area``: which column of persons, or which table of changes, tells the area.
+
+    A month's figure is known ``delay_months`` months after the month's end.
+    """
+
+    area: Name
+    delay_months: int = Field(default=1, ge=0, le=60)
+
+
 class Data(Frozen):
-    """Raw register tables."""
+    """Raw register tables; ``changes`` and ``areas`` hold one for each covariate that changes, by its name."""
 
     folder: Text = "data"
+    codelists: Text = ""
     format: Format = Format()
     window: Window
     persons: TableSpec
     benefits: TableSpec
     episodes: TableSpec
     jobs: TableSpec | None = None
+    changes: dict[Name, TableSpec] = {}
+    areas: dict[Name, AreaSpec] = {}
+
+    @property
+    def tables(self) -> dict[str, TableSpec]:
+        """The tables that the study has, persons first; ``changes.household`` is one of several of its kind."""
+        single = {name: getattr(self, name) for name in ("persons", "benefits", "episodes", "jobs")}
+        found = {name: spec for name, spec in single.items() if spec is not None}
+        found |= {f"changes.{name}": spec for name, spec in self.changes.items()}
+        return found | {f"areas.{name}": spec for name, spec in self.areas.items()}
+
+    @property
+    def changing(self) -> tuple[str, ...]:
+        """Names of the covariates that change over time."""
+        return (*self.changes, *self.areas)
 
 
 class TableData(Source):
@@ -115,13 +151,14 @@ class Time(Frozen):
 
 
 class Eligibility(Frozen):
-    """Who may enter the comparison, judged at time zero; ranges include both ends."""
+    """Who may enter the comparison, judged at time zero; ranges include both ends. ``exclude``: column -> values."""
 
     age: tuple[Age, Age] | None = None
     elapsed: tuple[Months, Months] = (0, 23)
     stock: Literal["exclude", "include"] = "exclude"
     other_instrument: Literal["exclude", "include"] = "exclude"
     earlier_spells: tuple[Count, Count] | None = None
+    exclude: dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
 
 
 class Treatment(Frozen):
@@ -131,6 +168,45 @@ class Treatment(Frozen):
     versus: Name = "wait"
     cluster: Text = "person"
     design: Literal["observational", "randomised"] = "observational"
+
+
+FAMILIES = ("training", "guidance", "wage_subsidy", "job_creation", "other")
+"""Families of instruments with a name of their own in the report; a further one needs a word under ``[labels]``."""
+
+USUAL_FAMILY = {
+    "training": "training",
+    **dict.fromkeys(("coaching", "job_coach", "meeting", "monitoring", "warning", "sanction"), "guidance"),
+    **dict.fromkeys(("wage_cost_subsidy", "wage_cost_subsidy_flat", "temporary_wage_subsidy"), "wage_subsidy"),
+    **dict.fromkeys(("wiw_id_job", "sheltered_work"), "job_creation"),
+}
+"""The family of an instrument of that name, unless the study file gives another."""
+
+
+class Instrument(Frozen):
+    """One instrument: a type of episode, a combination of types (``combine``), or the ``order``-th ``of`` a type.
+
+    A type that the study file does not list is an episode as it stands in the table: nothing of it is joined.
+    """
+
+    name: Name
+    family: Text = ""
+    kind: Literal["episode", "event"] = "episode"
+    join_gap_days: Annotated[int, Field(ge=0, le=366)] | None = 0
+    open_end_months: Annotated[int, Field(ge=1, le=600)] | None = None
+    combine: tuple[Name, ...] = ()
+    within_months: int = Field(default=3, ge=1, le=60)
+    of: Text = ""
+    order: int = Field(default=0, ge=2, le=100)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The types of episode it is made of."""
+        return self.combine or ((self.of,) if self.of else (self.name,))
+
+    @property
+    def derived(self) -> bool:
+        """Whether it is made of other instruments."""
+        return bool(self.combine or self.of)
 
 
 class Outcome(Frozen):
@@ -206,6 +282,7 @@ class Protocol(Frozen):
     time: Time
     eligibility: Eligibility = Eligibility()
     treatment: Treatment
+    instruments: tuple[Instrument, ...] = Field(default=(), alias="instrument")
     outcomes: Annotated[tuple[Outcome, ...], Field(alias="outcome", min_length=1)]
     covariates: Covariates = Covariates()
     subgroups: tuple[Subgroup, ...] = Field(default=(), alias="subgroup")
@@ -216,15 +293,36 @@ class Protocol(Frozen):
     labels: dict[Language, dict[Text, Text]] = {}
 
 
+class FilledCodes(Frozen):
+    """A code list that was put under a column: how many of its codes, and how many of those nobody has verified."""
+
+    column: str
+    codelist: str
+    own: bool
+    count: int
+    unverified: int
+
+
+class Filled(Frozen):
+    """What a layout filled in for one table: the columns by their fixed names, and the code lists."""
+
+    table: str
+    layout: str
+    columns: tuple[str, ...]
+    codes: tuple[FilledCodes, ...]
+
+
 class Study(Protocol):
     """The protocol together with the file it was read from.
 
-    ``text`` is the file as read, ``sha256`` the checksum of that text in UTF-8.
+    ``text`` is the file as read, ``sha256`` the checksum of that text in UTF-8. The protocol is complete: ``filled``
+    tells what layouts added to the text.
     """
 
     path: Path
     text: str
     sha256: str
+    filled: tuple[Filled, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.sha256)
@@ -245,6 +343,24 @@ class Study(Protocol):
         sources = [read_source(outcome.source) for outcome in self.outcomes]
         return max((s.look_ahead(self.spells.merge_gap_months) for s in sources if s), default=0)
 
+    def instrument(self, name: str) -> Instrument:
+        """What the study file says of an instrument; a type that it does not list stays as it stands in the table."""
+        listed = (instrument for instrument in self.instruments if instrument.name == name)
+        return next(listed, Instrument(name=name, join_gap_days=None))
+
+    def family(self, name: str) -> str:
+        """The family of an instrument: its own, else that of its name, or the one that its parts have in common."""
+        instrument = self.instrument(name)
+        if instrument.family or not instrument.derived:
+            return instrument.family or USUAL_FAMILY.get(name, "other")
+        families = {self.family(part) for part in instrument.parts}
+        return families.pop() if len(families) == 1 else "other"
+
+    @property
+    def events(self) -> tuple[str, ...]:
+        """Types of episode that are points in time, such as meetings; they have no end."""
+        return tuple(instrument.name for instrument in self.instruments if instrument.kind == "event")
+
     def protocol(self) -> dict[str, Any]:
         """The protocol as plain JSON values under the attribute names, for the results document."""
-        return self.model_dump(mode="json", exclude={"path", "text", "sha256"})
+        return self.model_dump(mode="json", exclude={"path", "text", "sha256", "filled"})

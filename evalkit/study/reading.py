@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from evalkit.errors import Fault, StudyError
-from evalkit.study.lines import Lines
+from evalkit.study.complete import complete
+from evalkit.study.lines import KeyPath, Lines
 from evalkit.study.model import Protocol, Study
 from evalkit.study.parts import Parts
 from evalkit.study.rules import contradictions
@@ -70,18 +71,20 @@ def parse(text: str, path: str | Path = FILE_NAME, methods: Mapping[str, type[Ba
     path = Path(path)
     raw = _toml(text, path)
     _prepare(raw)
-    found: list[Issue] = []
+    found, filled = complete(raw, path.parent)
     try:
         Protocol.model_validate(raw)
     except ValidationError as error:
         found += issues(error, Protocol, raw, path.name)
     faulty = {issue.path for issue in found}
+    found = [issue for issue in found if not _left_to_a_layout(issue, faulty)]
     found += [issue for issue in contradictions(Parts(raw, found), path.name) if issue.path not in faulty]
     found += _settings(raw, methods or {})
     if found:
         raise StudyError(_faults(found, text, path))
     checksum = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return Study.model_validate({**raw, "path": path, "text": text, "sha256": checksum})
+    about = {"path": path, "text": text, "sha256": checksum, "filled": filled}
+    return Study.model_validate({**raw, **about})
 
 
 def bind(model: type[Model], settings: Mapping[str, Any], study: Study, analysis_index: int) -> Model:
@@ -159,6 +162,12 @@ def _prepare(raw: dict[str, Any]) -> None:
         outcomes = table.get("outcomes")
         columns = outcomes.values() if isinstance(outcomes, dict) else ()
         raw["time"] = {**time, "horizon": max([1, *(len(names) for names in columns if isinstance(names, tuple))])}
+
+
+def _left_to_a_layout(issue: Issue, faulty: Collection[KeyPath]) -> bool:
+    """Whether columns are missing only because the layout that would fill them in is faulty."""
+    *place, key = issue.path or ("",)
+    return issue.code == "study.missing_key" and key == "columns" and (*place, "layout") in faulty
 
 
 def _analysis(item: Any) -> Any:

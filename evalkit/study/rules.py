@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import PureWindowsPath
 from typing import Any
 
+from evalkit.study.changing import changing, register_tables, usable_columns
+from evalkit.study.complete import outside
+from evalkit.study.instrument_rules import instruments, only_events
 from evalkit.study.lines import KeyPath
 from evalkit.study.model import (
     AnalysisSpec,
@@ -35,26 +38,36 @@ REQUIRED = {
     "benefits": ("person", "start", "end"),
     "episodes": ("person", "type", "start", "end"),
     "jobs": ("person", "start", "end"),
+    "changes": ("person", "start", "value"),
+    "areas": ("area", "month", "value"),
 }
-"""Fixed names every register table must map."""
+"""Fixed names every register table must map, by its kind."""
 
 OPTIONAL = {
-    "benefits": ("reason", "household_id", "registered"),
-    "episodes": ("planned_end", "referral", "registered"),
-    "jobs": AMOUNTS,
+    "benefits": ("reason", "scheme", "month", "household_id", "registered"),
+    "episodes": ("planned_end", "referral", "month", "registered", "provider", "caseworker", "cost", "hours"),
+    "jobs": (*AMOUNTS, "contract"),
+    "changes": ("end", "registered"),
+    "areas": (),
 }
 """Fixed names that may be mapped as well; ``persons`` may have any."""
+
+KEYS = ("person", "household_id")
+"""Columns that may be composed of several."""
 
 RESERVED_COLUMNS = frozenset(
     "age arm cluster elapsed entry follow_up own_start_after quarter spell time_zero weight".split()
 )
-RESERVED_CODES = {("benefits", "reason"): ("any", "unknown", WORK_REGISTER), ("episodes", "type"): ("wait", "never")}
+RESERVED_CODES = {("benefits", "reason"): ("any", WORK_REGISTER), ("episodes", "type"): ("wait", "never")}
 
 DUCKDB = (".duckdb", ".ddb", ".db")
 """Extensions of files that hold tables, of which one must be named."""
 
 EXCEL = (".xlsx", ".xlsm")
 """Extensions of files that hold sheets, of which one may be named."""
+
+SPARK = "spark"
+"""Stands for the Spark session that runs, where a study file names a database."""
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _DIRECTIVE = re.compile(r"%(.?)")
@@ -64,7 +77,8 @@ def contradictions(parts: Parts, root: str) -> list[Issue]:
     """All rules over all pieces that can be read; ``root`` is what to call the file as a whole."""
     found = [*_road(parts, root), *_words(parts), *_names(parts), *_ranges(parts)]
     if parts.raw("data") is not None:
-        found += [*_tables(parts), *_time(parts), *_treatment(parts), *_people(parts), *_register_outcomes(parts)]
+        found += [*_tables(parts), *_time(parts), *instruments(parts), *_people(parts), *_register_outcomes(parts)]
+        found += changing(parts, RESERVED_COLUMNS)
     elif parts.raw("table") is not None:
         found += [*_table(parts)]
     found += [*_paths(parts), *_sources(parts), *_formats(parts), *_methods(parts)]
@@ -93,7 +107,7 @@ def _words(parts: Parts) -> Iterator[Issue]:
 
 def _names(parts: Parts) -> Iterator[Issue]:
     """Names that must differ from each other, and the one primary outcome."""
-    for section, key in (("outcome", "name"), ("analysis", "id"), ("subgroup", "name")):
+    for section, key in (("outcome", "name"), ("analysis", "id"), ("subgroup", "name"), ("instrument", "name")):
         items = parts.raw(section)
         count = len(items) if isinstance(items, tuple) else 0
         yield from _twice(((section, i, key), parts.raw(section, i, key)) for i in range(count))
@@ -147,41 +161,52 @@ def _ranges(parts: Parts) -> Iterator[Issue]:
 
 def _tables(parts: Parts) -> Iterator[Issue]:
     """Columns and codes of the register tables."""
-    for table, required in REQUIRED.items():
-        base: KeyPath = ("data", table, "columns")
+    for place in register_tables(parts):
+        table, base = place[1], (*place, "columns")
         columns = parts.get(Columns, *base)
         if columns is None:
             continue
+        required = [name for name in REQUIRED[table] if not (stated(table, columns) and name in ("start", "end"))]
         for name in required:
-            if name not in columns:
-                yield Issue((*base, name), "study.missing_key", {"key": name, "where": f"[data.{table}.columns]"})
+            if name not in columns and not (place[1:] == ("episodes",) and name == "end" and only_events(parts)):
+                yield Issue((*base, name), "study.missing_key", {"key": name, "where": f"[{'.'.join(base)}]"})
         if table in OPTIONAL:
-            valid = [*required, *OPTIONAL[table]]
+            valid = [*REQUIRED[table], *OPTIONAL[table]]
             yield from (unknown_key((*base, name), valid, "") for name in columns if name not in valid)
         else:
             for name in (name for name in columns if name in RESERVED_COLUMNS):
                 yield Issue((*base, name), "study.reserved_name", {"name": name})
         owners: dict[str, str] = {}
-        for name, own in columns.items():
-            if own in owners:
-                yield Issue((*base, name), "study.column_twice", {"column": own, "first": owners[own], "second": name})
-            owners.setdefault(own, name)
-        yield from _codes(parts, table, columns)
+        for name, value in columns.items():
+            if not isinstance(value, str) and name not in KEYS:
+                params = {"key": ".".join((*base, name)), "keys": ", ".join(KEYS)}
+                yield Issue((*base, name), "study.several_columns", params)
+            for own in (value,) if isinstance(value, str) else value:
+                if own in owners:
+                    params = {"column": own, "first": owners[own], "second": name}
+                    yield Issue((*base, name), "study.column_twice", params)
+                owners.setdefault(own, name)
+        yield from _codes(parts, place, columns)
 
 
-def _codes(parts: Parts, table: str, columns: Columns) -> Iterator[Issue]:
-    codes = parts.get(Codes, "data", table, "codes") or {}
+def stated(table: str, columns: Columns) -> bool:
+    """Whether rows of benefits are statements of a month, which may do without a start and an end."""
+    return table == "benefits" and "month" in columns
+
+
+def _codes(parts: Parts, place: tuple[str, ...], columns: Columns) -> Iterator[Issue]:
+    codes = parts.get(Codes, *place, "codes") or {}
     for column, mapping in codes.items():
-        base: KeyPath = ("data", table, "codes", column)
+        base: KeyPath = (*place, "codes", column)
         if column not in columns:
-            yield Issue(base, "study.codes_unmapped", {"column": column, "table": table})
-        reserved = RESERVED_CODES.get((table, column))
+            yield Issue(base, "study.codes_unmapped", {"column": column, "table": ".".join(place[1:])})
+        reserved = RESERVED_CODES.get((place[1], column))
         seen: set[str] = set()
         for name, own_codes in mapping.items():
             if reserved and (name in reserved or (column == "reason" and name.startswith(NOT))):
                 yield Issue((*base, name), "study.reserved_name", {"name": name})
             elif reserved and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                yield Issue((*base, name), "study.bad_name", {"key": f"data.{table}.codes.{column}", "name": name})
+                yield Issue((*base, name), "study.bad_name", {"key": ".".join((*place, "codes", column)), "name": name})
             for i, code in enumerate(own_codes):
                 if code in seen:
                     yield Issue((*base, name, i), "study.code_twice", {"code": code, "column": column})
@@ -225,36 +250,12 @@ def whole_months(first: dt.date, last: dt.date) -> int:
     return months - (end.day < min(first.day, calendar.monthrange(end.year, end.month)[1]))
 
 
-def _treatment(parts: Parts) -> Iterator[Issue]:
-    """The instrument and what it is compared with are known types of episode."""
-    treatment = parts.get(Treatment, "treatment")
-    if treatment is None:
-        return
-    codes = parts.get(Codes, "data", "episodes", "codes")
-    if parts.raw("data", "episodes", "codes") is None and parts.raw("data", "episodes") is not None:
-        codes = {}
-    if codes is not None:
-        types = list(codes.get("type", {}))
-        if not types:
-            path: KeyPath = ("data", "episodes", "codes", "type")
-            yield Issue(path, "study.missing_key", {"key": "type", "where": "[data.episodes.codes]"})
-        elif treatment.instrument not in types:
-            yield not_allowed(("treatment", "instrument"), treatment.instrument, types)
-        if types and treatment.versus not in ("wait", "never", *types):
-            yield not_allowed(("treatment", "versus"), treatment.versus, ["wait", "never", *types])
-    if treatment.versus == treatment.instrument:
-        yield Issue(("treatment", "versus"), "study.versus_itself", {"name": treatment.versus})
-    columns = parts.get(Columns, "data", "persons", "columns")
-    if columns is not None and treatment.cluster not in ("person", *columns):
-        yield not_allowed(("treatment", "cluster"), treatment.cluster, ["person", *columns])
-
-
 def _people(parts: Parts) -> Iterator[Issue]:
     """Covariates, subgroups and age come from mapped columns of persons."""
     columns = parts.get(Columns, "data", "persons", "columns")
     if columns is None:
         return
-    usable = [name for name in columns if name != "person"] + ["age"]
+    usable = usable_columns(parts, columns)
     covariates = parts.section(Covariates, "covariates")
     subgroups = parts.each(Subgroup, "subgroup")
     named: list[tuple[KeyPath, str]] = [((*path, "name"), subgroup.name) for path, subgroup in subgroups]
@@ -285,7 +286,7 @@ def _register_outcomes(parts: Parts) -> Iterator[Issue]:
     codes = parts.get(Codes, "data", "benefits", "codes")
     if parts.raw("data", "benefits", "codes") is None and parts.raw("data", "benefits") is not None:
         codes = {}
-    reasons = list((codes or {}).get("reason", {}))
+    reasons = [reason for reason in (codes or {}).get("reason", {}) if reason != "unknown"]
     jobs, columns = parts.raw("data", "jobs") is not None, parts.get(Columns, "data", "jobs", "columns")
     for path, outcome in parts.each(Outcome, "outcome"):
         source = read_source(outcome.source)
@@ -322,6 +323,8 @@ def _table(parts: Parts) -> Iterator[Issue]:
         yield Issue(("eligibility",), "study.eligibility_in_table", {})
     if parts.raw("spells") is not None:
         yield Issue(("spells",), "study.spells_in_table", {})
+    if parts.raw("instrument") is not None:
+        yield Issue(("instrument",), "study.instruments_in_table", {})
     table = parts.get(TableData, "table")
     if table is None:
         return
@@ -350,20 +353,18 @@ def _table(parts: Parts) -> Iterator[Issue]:
 
 def _paths(parts: Parts) -> Iterator[Issue]:
     """Data files lie inside the study folder."""
-    places: list[KeyPath] = [("data", "folder"), ("table", "file"), *(("data", table, "file") for table in REQUIRED)]
+    places: list[KeyPath] = [("data", "folder"), ("data", "codelists"), ("table", "file")]
+    places += [(*place, "file") for place in register_tables(parts)]
     for place in places:
         value = parts.raw(*place)
-        if isinstance(value, str):
-            path = PureWindowsPath(value)  # reads both kinds of slash
-            if path.drive or path.root or ".." in path.parts:
-                key = ".".join(str(part) for part in place)
-                yield Issue(place, "study.path_outside", {"key": key, "value": value})
+        if isinstance(value, str) and outside(value):
+            key = ".".join(str(part) for part in place)
+            yield Issue(place, "study.path_outside", {"key": key, "value": value})
 
 
 def _sources(parts: Parts) -> Iterator[Issue]:
     """A file or a database, and what is needed to find the table in it. A connection string is never shown."""
-    places: list[tuple[str, ...]] = [("table",), *(("data", table) for table in REQUIRED)]
-    for place in places:
+    for place in (("table",), *register_tables(parts)):
         if not isinstance(parts.raw(*place), dict):
             continue
         file, table, sheet, database = (parts.raw(*place, key) for key in ("file", "table", "sheet", "database"))
@@ -381,6 +382,13 @@ def _sources(parts: Parts) -> Iterator[Issue]:
             yield Issue((*place, "table"), "study.not_in_such_a_file", {"key": f"{key}.table", "kind": "DuckDB"})
         if sheet is not None and (database is not None or (suffix and suffix not in EXCEL)):
             yield Issue((*place, "sheet"), "study.not_in_such_a_file", {"key": f"{key}.sheet", "kind": "Excel"})
+    given = [place for place in register_tables(parts) if isinstance(parts.raw(*place), dict)]
+    inside = [parts.raw(*place, "database") == SPARK for place in given]
+    if any(inside) and not all(inside):
+        other = given[inside.index(False)]
+        yield Issue(other, "study.spark_mixed", {"where": f"[{'.'.join(other)}]"})
+    if parts.raw("table", "database") == SPARK:
+        yield Issue(("table", "database"), "study.spark_table", {})
 
 
 def _formats(parts: Parts) -> Iterator[Issue]:

@@ -19,6 +19,9 @@ from typing import Any
 
 LANGUAGES = ("nl", "en")
 
+RARE = "rare#"
+"""How a category is called whose value may not be shown; a number follows. Reports have words for it."""
+
 _SEPARATORS = {"nl": (".", ","), "en": (",", ".")}
 _MISSING = "–"
 
@@ -90,7 +93,7 @@ class _Formatter(string.Formatter):
             case "num":
                 return number(value, lang, 2)
             case "pct":
-                return percentage(value, lang)
+                return value if isinstance(value, str) else percentage(value, lang)  # "<1%" where a share is small
             case "pt":
                 return number(None if value is None else 100 * value, lang, 1, signed=True)
             case "euro":

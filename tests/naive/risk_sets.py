@@ -30,6 +30,7 @@ class Rules:
     known: set = field(default_factory=set)  # persons without a missing covariate, when those are excluded
     exclude_missing: bool = False
     look_ahead: int = 0
+    before: dict | None = None  # by (person, nth spell) the day of the event before the one that is studied
 
 
 def after(day, months):
@@ -99,6 +100,8 @@ def risk_sets(births, benefits, episodes, rules, rows=None):
             return "already_in_instrument"
         if not rules.other and any(on(o, zero) for o in others.get(person, [])):
             return "other_instrument"
+        if rules.before is not None and rules.before.get((person, nth), dt.date.max) >= start:
+            return "previous_event"
         if after(zero, (rules.horizon if rules.complete else 1) + rules.look_ahead) > rules.last + DAY:
             return "follow_up"
         if rules.exclude_missing and person not in rules.known:
@@ -167,7 +170,7 @@ def risk_sets(births, benefits, episodes, rules, rows=None):
 
 ORDER = (
     "no_benefit_at_start not_first_start elapsed stock earlier_spells start_before_window start_after_window age "
-    "already_in_instrument other_instrument follow_up missing_covariate no_starter_same_month"
+    "already_in_instrument other_instrument previous_event follow_up missing_covariate no_starter_same_month"
 ).split()
 
 

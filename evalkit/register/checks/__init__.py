@@ -6,6 +6,7 @@ declared as data with a code and a severity. Sentences stand under ``check.<code
 """
 
 from evalkit.register.checks.columns import Column, column_checks
+from evalkit.register.checks.facts import next_day
 from evalkit.register.checks.rows import (
     HALF,
     KNOWN,
@@ -13,11 +14,13 @@ from evalkit.register.checks.rows import (
     Rule,
     birth_year,
     blanks,
+    changing_drops,
     conflicting,
     drop_rules,
     duplicate,
     not_numeric,
     notes,
+    points,
     reasons,
     records,
     set_aside,
@@ -36,12 +39,15 @@ __all__ = [
     "Survey",
     "birth_year",
     "blanks",
+    "changing_drops",
     "column_checks",
     "conflicting",
     "drop_rules",
     "duplicate",
+    "next_day",
     "not_numeric",
     "notes",
+    "points",
     "reasons",
     "records",
     "set_aside",

@@ -6,6 +6,7 @@ A column comes as its different values with their counts by arm. Values never le
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,10 @@ Mask = NDArray[np.bool_]
 LEVELS = 50
 """Categories above which a column looks like an identifier or a free text."""
 
-_WORD = re.compile(r"^(\W*|onbekend|unknown|nvt|n\.?v\.?t\.?|n/?a|nan|null|none|geen|missing|leeg|xx+|9{2,})$", re.I)
+_WORD = re.compile(r"^(\W*|onbekend|unknown|nvt|n\.?v\.?t\.?|n/?a|nan|null|none|missing|leeg|xx+|9{2,})$", re.I)
+_BETWEEN = r"[\s_.,;:'\"/()-]+"
+_LOOSE = re.compile(rf"{_BETWEEN}(?!\d)|(?<=[^\W\d_]){_BETWEEN}")
+"""Blanks and punctuation without meaning; before a digit they have one (1.1, -5), unless a letter precedes (mbo 1)."""
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, 99.0, 999.0, 9999.0, 99999.0, 999999.0, 9999999.0, 99999999.0, 999999999.0)
 
 
@@ -106,10 +110,10 @@ def constant(column: Column) -> Mask | None:
 
 
 def spelling(column: Column) -> Mask | None:
-    """Categories that differ from a commoner one in capitals, blanks or points only."""
+    """Categories that differ from a commoner one in capitals, blanks or punctuation only."""
     best: dict[str, str] = {}
     for level, n in sorted(column.sizes.items()):
-        plain = re.sub(r"[\W_]+", "", level.casefold()) or level
+        plain = _LOOSE.sub("", unicodedata.normalize("NFKC", level).casefold()) or level
         if plain not in best or n > column.sizes[best[plain]]:
             best[plain] = level
     return column.among([level for level in column.sizes if level not in best.values()])
@@ -133,14 +137,16 @@ def unknown_word(column: Column) -> Mask | None:
 
 
 def outlier(column: Column) -> Mask | None:
-    """Further from the middle half than five times its width."""
+    """Further from the middle half than five times its width, codes for no value apart."""
     if column.filled < MANY:
         return None
     low, high = column.quantiles(0.25, 0.75)
     reach = 5 * (high - low)
     if not reach:
         return None
-    return (column.numbers < low - reach) | (column.numbers > high + reach)
+    codes = sentinel(column)
+    far = (column.numbers < low - reach) | (column.numbers > high + reach)
+    return far if codes is None else far & ~codes
 
 
 def sentinel(column: Column) -> Mask | None:

@@ -5,6 +5,7 @@ What happened when is counted once in the engine, by day, code and arm; the rule
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.register.checks.rules import MANY
-from evalkit.register.schema import UNKNOWN, Check, Severity, Unit, by_arm
+from evalkit.register.schema import UNKNOWN, Check, Severity, Unit, by_arm, uneven
 
 Counts = NDArray[np.int64]
 
@@ -31,7 +32,8 @@ class Days:
     """When something happened: rows (n,) of day number, code, starter and count; all within the window.
 
     ``name`` says what: entries, exits, starts (of the instrument), episodes, episode_ends, jobs. ``names`` are the
-    study's fixed codes in the column ``coded``, ``first`` and ``last`` the window, ``horizon`` the months of follow-up.
+    study's fixed codes in the column ``coded``, ``first`` and ``last`` the window, ``horizon`` the months of follow-up
+    that the outcomes need, ``layout`` that of the table.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Days:
     coded: str = ""
     names: tuple[str, ...] = ()
     minimum: int = 10
+    layout: str = ""
 
     @cached_property
     def total(self) -> int:
@@ -69,13 +72,14 @@ class Days:
         """How many on chosen days."""
         return int(self.count[chosen].sum())
 
-    def arms(self, chosen: NDArray[np.bool_], among: NDArray[np.bool_] | None = None) -> dict[str, dict[str, float]]:
-        """The chosen ones by arm."""
-        judged = np.ones(len(self.day), bool) if among is None else among
-        counts, totals = (
-            {arm: self.rows(rows & (self.starter == arm)) for arm in (True, False)} for rows in (chosen, judged)
-        )
-        return by_arm(counts, totals)
+    def split(self, chosen: NDArray[np.bool_] | None = None) -> dict[bool, int]:
+        """How many on chosen days, or on all, of starters and of others."""
+        arms = {arm: self.starter == arm for arm in (True, False)}
+        return {arm: self.rows(rows if chosen is None else rows & chosen) for arm, rows in arms.items()}
+
+    def arms(self, chosen: NDArray[np.bool_]) -> dict[str, dict[str, float | None]]:
+        """The chosen ones by arm, as a check holds them."""
+        return by_arm(self.split(chosen), self.split())
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Found:
     of: int
     params: Mapping[str, Any]
     unit: Unit = "rows"
-    arms: Mapping[str, Mapping[str, float]] | None = None
+    arms: Mapping[str, Mapping[str, float | None]] | None = None
 
 
 @dataclass(frozen=True)
@@ -118,22 +122,30 @@ def ends_on_last(days: Days) -> Found | None:
     return _heaped(days, _first_of_month(days.day + 1) | _first_of_month(days.day), 0.5)
 
 
-def _new_year(days: Days, turn: Counts) -> Found | None:
-    """On the turn of the year three times as many as on another turn of a month, and at least one in fifty."""
+def _new_year(days: Days, later: int) -> Found | None:
+    """On the turn of the year three times as many as on another turn of a month, and at least one in fifty.
+
+    ``later``: 1 when what is counted lies on the day before the turn.
+    """
+    turn, all_turns = days.day + later, np.arange(days.first, days.last + 1) + later
+    all_turns = all_turns[_first_of_month(all_turns)]
+    years = int((calendar.month_number(all_turns) % 12 == 0).sum())
     on_turn = _first_of_month(turn)
     january = on_turn & (calendar.month_number(turn) % 12 == 0)
-    others = days.rows(on_turn & ~january) / 11
-    return _heaped(days, january, 0.02) if days.rows(january) > 3 * others else None
+    if not 0 < years < len(all_turns):
+        return None
+    others = days.rows(on_turn & ~january) / (len(all_turns) - years)
+    return _heaped(days, january, 0.02) if days.rows(january) / years > 3 * others else None
 
 
 def starts_on_new_year(days: Days) -> Found | None:
     """Heaped on 1 January, beyond what the firsts of other months show."""
-    return _new_year(days, days.day)
+    return _new_year(days, 0)
 
 
 def ends_on_new_year(days: Days) -> Found | None:
     """Heaped on 31 December."""
-    return _new_year(days, days.day + 1)
+    return _new_year(days, 1)
 
 
 def one_day(days: Days) -> Found | None:
@@ -155,11 +167,11 @@ def _month(days: Days, chosen: NDArray[np.bool_]) -> str:
 
 
 def _neighbours(days: Days) -> NDArray[np.float64]:
-    """Mean of the two months on either side, as far as they lie wholly in the window; NaN where too few."""
+    """Mean of the two months on either side that have any and lie wholly in the window; NaN where too few."""
     whole, months = days.whole, days.months
     mean = np.full(len(months), np.nan)
     for i in np.flatnonzero(whole):
-        near = [j for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < len(months) and whole[j]]
+        near = [j for j in (i - 2, i - 1, i + 1, i + 2) if 0 <= j < len(months) and whole[j] and months[j]]
         if len(near) >= 2:
             mean[i] = months[near].mean()
     return mean
@@ -277,24 +289,44 @@ def code_unused(days: Days) -> Found | None:
 
 
 def reason_unknown_uneven(days: Days) -> Found | None:
-    """The share of unknown destinations differs by more than ten points between the arms."""
+    """The share of unknown destinations differs by more than ten points between the arms, beyond chance."""
     unknown = np.asarray(days.code == UNKNOWN, bool)
-    arms = days.arms(unknown)
-    sizes = [days.rows(days.starter == arm) for arm in (True, False)]
-    uneven = abs(arms["starters"]["share"] - arms["others"]["share"]) > 0.1
-    return Found(days.rows(unknown), days.total, {}, arms=arms) if min(sizes) >= MANY / 2 and uneven else None
+    counts, sizes = days.split(unknown), days.split()
+    if min(sizes.values()) < MANY / 2 or not uneven(counts, sizes):
+        return None
+    return Found(days.rows(unknown), days.total, {}, arms=by_arm(counts, sizes))
 
 
 def reason_one_arm(days: Days) -> Found | None:
     """Destinations that only one arm has, though the other is large enough to have had them."""
     names = []
-    sizes = {arm: days.rows(days.starter == arm) for arm in (True, False)}
+    sizes = days.split()
     for name, chosen in _codes(days):
-        parts = {arm: days.rows(chosen & (days.starter == arm)) for arm in (True, False)}
+        parts = days.split(chosen)
         for arm in (True, False):
             if not parts[arm] and sizes[not arm] and parts[not arm] / sizes[not arm] * sizes[arm] >= 2 * BUSY:
                 names.append(name)
     return _named(days, names)
+
+
+def _since(days: Days, layout: str, first: dt.date) -> Found | None:
+    """How many began since a break in a series, when the table has its layout and there are some on either side."""
+    day = calendar.day_number(first)
+    chosen = days.day >= day
+    n = days.rows(chosen)
+    if days.layout != layout or not days.first < day <= days.last or not 0 < n < days.total:
+        return None
+    return Found(n, days.total, {}, arms=days.arms(chosen))
+
+
+def srg_break_2019(days: Days) -> Found | None:
+    """Re-integration provisions from before and after the guidelines of 2019."""
+    return _since(days, "srg", dt.date(2019, 1, 1))
+
+
+def srg_break_2023(days: Days) -> Found | None:
+    """Re-integration provisions from before and after the change of system in 2023."""
+    return _since(days, "srg", dt.date(2023, 1, 1))
 
 
 _CODED = ("exits", "episodes")
@@ -316,6 +348,8 @@ DAY_RULES: tuple[DayRule, ...] = (
     DayRule("entries_peak", ("entries",), "warn", peak),
     DayRule("exits_peak", ("exits",), "warn", peak),
     DayRule("starts_peak", ("starts",), "info", peak),
+    DayRule("jobs_none", ("jobs",), "warn", none_in_month),
+    DayRule("jobs_drop", ("jobs",), "warn", drop),
     DayRule("data_begin_late", _EVENTS, "warn", data_begin_late),
     DayRule("data_end_early", _EVENTS, "warn", data_end_early),
     DayRule("follow_up_short", ("starts",), "warn", follow_up_short),
@@ -326,6 +360,8 @@ DAY_RULES: tuple[DayRule, ...] = (
     DayRule("code_unused", _CODED, "info", code_unused),
     DayRule("reason_unknown_uneven", ("exits",), "warn", reason_unknown_uneven),
     DayRule("reason_one_arm", ("exits",), "error", reason_one_arm),
+    DayRule("srg_break_2019", ("episodes",), "warn", srg_break_2019),
+    DayRule("srg_break_2023", ("episodes",), "warn", srg_break_2023),
 )
 """What is looked for in which days."""
 

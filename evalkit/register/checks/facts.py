@@ -22,13 +22,25 @@ _LIMITS = (18, 66)  # ages at entry when the study sets none: Participation Act,
 
 @dataclass(frozen=True)
 class Context:
-    """What rules need to know of the study: window, instrument, clock (start or referral), ages that may take part."""
+    """What rules need to know of the study: window, instrument, clock (start or referral), ages that may take part.
+
+    ``types`` are the types of episode that the instrument is made of, and ``order`` which of them counts; ``events``
+    the types that are points in time.
+    """
 
     window: tuple[dt.date, dt.date]
-    instrument: str
+    types: tuple[str, ...]
     clock: str
     ages: tuple[int, int] | None = None
     amounts: str = "total"  # of jobs: over the whole row, or a rate a month
+    order: int = 1
+    events: tuple[str, ...] = ()
+    composed: bool = False  # keys have several parts, of which the last is the number
+
+    @property
+    def own(self) -> nw.Expr:
+        """Whether an episode is of the instrument, or of what it is made of."""
+        return nw.col("type").is_in(list(self.types))
 
 
 def whole_months(start: nw.Expr, day: nw.Expr) -> nw.Expr:
@@ -43,9 +55,20 @@ def next_day(day: nw.Expr) -> nw.Expr:
 
 
 def starters(episodes: nw.LazyFrame, context: Context) -> nw.LazyFrame:
-    """Persons with a start of the instrument anywhere in the data: ``person``, their first ``__began``, how many."""
-    own = episodes.filter(nw.col("type") == context.instrument, ~nw.col(context.clock).is_null())
-    began = own.group_by("person").agg(__began=nw.col(context.clock).min(), __starts=nw.len())
+    """Persons with a start of the instrument anywhere in the data: ``person``, their first ``__began``, how many.
+
+    Of a combination all parts, of the n-th of a type as many; whether they fall together is left to the sample.
+    """
+    day = nw.col(context.clock)
+    own = episodes.filter(context.own, ~day.is_null())
+    if context.order > 1:
+        own = own.filter(day.cum_count().over("person", order_by=(context.clock, "episode")) >= context.order)
+    began = own.group_by("person", "type").agg(__began=day.min(), __starts=nw.len())
+    if len(context.types) > 1:
+        parts = began.group_by("person").agg(nw.col("__began").max(), nw.col("__starts").min(), __parts=nw.len())
+        began = parts.filter(nw.col("__parts") == len(context.types)).drop("__parts")
+    else:
+        began = began.drop("type")
     return began.with_columns(nw.lit(True).alias(STARTER))
 
 
@@ -81,18 +104,22 @@ def persons(frames: Mapping[str, nw.LazyFrame], started: nw.LazyFrame, context: 
     spells = frames["benefits"].group_by("person").agg(spells=nw.len(), entered=nw.col("start").min())
     own = [name for name in ("birth_year", "measured") if name in frames["persons"].collect_schema().names()]
     frame = with_arm(frames["persons"].select("person", *own).join(spells, on="person", how="left"), started)
-    digits, zero = ~nw.col("person").str.contains(r"[^0-9]"), nw.col("person").str.starts_with("0")
-    folded = nw.col("person").str.to_lowercase().str.replace_all(r"^0+", "")
+    key = nw.col("person")
+    number = key.str.replace_all(r"^.*\|", "") if context.composed else key
+    digits, zero, length = ~number.str.contains(r"[^0-9]"), number.str.starts_with("0"), number.str.len_chars()
+    folded = number.str.to_lowercase().str.replace_all(r"^0+", "")
+    if context.composed:
+        folded = nw.concat_str([key.str.to_lowercase().str.replace_all(r"[^|]*$", ""), folded])
     frame = frame.with_columns(
         nw.col("spells").fill_null(0),
         nw.col("__starts").fill_null(0),
         digits=digits,
-        length=nw.col("person").str.len_chars(),
+        length=length,
         zero=zero,
         folded=folded,
     )
     # a key is as wide as the widest key of digits with a zero in front; without such keys no zero was lost
-    wide = frames["persons"].filter(digits, zero).select(nw.col("person").str.len_chars().max().alias("width"))
+    wide = frames["persons"].filter(digits, zero).select(length.max().alias("width"))
     alike = frames["persons"].select(folded=folded).group_by("folded").agg(alike=nw.len())
     return frame.join(wide, how="cross").join(alike, on="folded", how="left")
 
@@ -114,7 +141,10 @@ def benefits(frames: Mapping[str, nw.LazyFrame], started: nw.LazyFrame, context:
 def episodes(frames: Mapping[str, nw.LazyFrame], started: nw.LazyFrame, context: Context) -> nw.LazyFrame:
     """Episodes with earlier ones of the person and of the same type, and where time zero falls in the benefits."""
     frame = frames["episodes"].with_columns(
-        until=nw.col("end").fill_null(nw.lit(FAR)), day=nw.col(context.clock), own=nw.col("type") == context.instrument
+        until=nw.col("end").fill_null(nw.lit(FAR)),
+        day=nw.col(context.clock),
+        own=context.own,
+        event=nw.col("type").is_in(list(context.events)) if context.events else nw.lit(False),
     )
     frame = _previous(frame, ("person",), "episode", "any_")
     frame = _previous(frame, ("person", "type"), "episode", "same_")

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from evalkit.errors import Fault
-from evalkit.register.engine import BAD, EMPTY, OPEN, ROW, state_column
+from evalkit.register.cells import BAD, EMPTY, OPEN, ROW, state_column
 from evalkit.register.reader import Raw
-from evalkit.register.schema import Check, Field, Quarantined, Severity
+from evalkit.register.schema import MANY_TABLES, UNKNOWN, Check, Field, Quarantined, Severity, shape
 
 REASON = "__reason"
 KNOWN = "__known"
@@ -57,8 +57,12 @@ class Rule:
         return f"{self.code}.{self.column}" if self.column else self.code
 
 
+def _state(column: str) -> nw.Expr:
+    return nw.col(state_column(column))
+
+
 def _is(column: str, state: int) -> nw.Expr:
-    return nw.col(state_column(column)) == state
+    return _state(column) == state
 
 
 def drop_rules(table: str, window: tuple[dt.date, dt.date], by_referral: bool) -> tuple[Rule, ...]:
@@ -94,8 +98,35 @@ def drop_rules(table: str, window: tuple[dt.date, dt.date], by_referral: bool) -
     )
 
 
+def changing_drops(form: str, fields: Sequence[Field]) -> tuple[Rule, ...]:
+    """The same for tables of values that change. Rows before the window stay: they tell what was known in it."""
+    mapped = {field.name for field in fields if field.own}
+    if form == "areas":
+        coded = any(field.name == "area" and field.codes is not None for field in fields)
+        return (
+            Rule("area_missing", nw.col("area").is_null(), "area"),
+            Rule("month_missing", _is("month", EMPTY), "month"),
+            Rule("date_unreadable", _is("month", BAD), "month"),
+            *((Rule("area_unknown", nw.col("area") == UNKNOWN, "area", "info"),) if coded else ()),
+            Rule("figure_missing", nw.col("value").is_null(), "value", "info"),
+        )
+    known = [Rule("registered_missing", _is("registered", EMPTY), "registered")]
+    known.append(Rule("date_unreadable", _is("registered", BAD), "registered"))
+    return (
+        Rule("person_missing", nw.col("person").is_null(), "person"),
+        Rule("start_missing", _is("start", EMPTY), "start"),
+        Rule("date_unreadable", _is("start", BAD), "start"),
+        Rule("date_unreadable", _is("end", BAD), "end"),
+        *(known if "registered" in mapped else ()),
+        Rule("end_before_start", nw.col("end") < nw.col("start")),
+        Rule("orphan", nw.col(KNOWN).is_null(), "person"),
+    )
+
+
 def duplicate(table: str) -> Rule:
     """The reason of a row that repeats another in full; which ones those are only shows in the whole table."""
+    if shape(table) in MANY_TABLES:
+        return Rule("row_duplicate", nw.lit(False), severity="info")
     return Rule("person_duplicate" if table == "persons" else "spell_duplicate", nw.lit(False))
 
 
@@ -120,10 +151,22 @@ def notes(table: str, fields: Sequence[Field], window: tuple[dt.date, dt.date]) 
         case "episodes":
             rules.append(Rule("type_missing", nw.col("type").is_null(), "type"))
             rules += [Rule("date_missing", _is(name, BAD), name) for name in ("planned_end", "referral")]
-    rules += [Rule("date_missing", _is(name, BAD), name) for name in ("registered", "measured") if name in mapped]
+    extra = [name for name in ("registered", "measured") if name in mapped]
+    rules += [Rule("date_missing", _is(name, BAD), name) for name in extra]
     opened = [name for name in ("end", "planned_end") if any(field.name == name for field in fields)]
     rules += [Rule("open_end", _is(name, OPEN), name, "info") for name in opened]
     return tuple(rules)
+
+
+def points(episodes: nw.LazyFrame, events: Sequence[str]) -> nw.LazyFrame:
+    """Episodes in which those that are points in time end on the day they begin, whatever stands in the file."""
+    if not events:
+        return episodes
+    event = nw.col("type").is_in(list(events))
+    return episodes.with_columns(
+        nw.when(event).then(nw.col("start")).otherwise(nw.col("end")).alias("end"),
+        nw.when(event).then(nw.lit(EMPTY)).otherwise(_state("end")).alias(state_column("end")),
+    )
 
 
 def _implausible(window: tuple[dt.date, dt.date]) -> nw.Expr:
@@ -190,7 +233,7 @@ def blanks(table: str, raw: Raw, fields: Sequence[Field]) -> list[Check]:
 
 def records(table: str, raw: Raw) -> tuple[list[Check], list[Quarantined], list[Fault]]:
     """What there is to say about the file: records of another length than the header, and its encoding."""
-    found = [Check("encoding_suspect", "warn", table, 1, 0.0, {"file": raw.name})] if raw.suspect else []
+    found = [Check("encoding_suspect", "warn", table, 1, 1.0, {"file": raw.name}, "files")] if raw.suspect else []
     if not raw.ragged:
         return found, [], []
     share = raw.ragged / raw.rows
@@ -204,7 +247,7 @@ def records(table: str, raw: Raw) -> tuple[list[Check], list[Quarantined], list[
 
 def _unreadable(fields: Sequence[Field], frame: nw.LazyFrame) -> list[tuple[Field, int, int]]:
     """Fields with unreadable cells or unknown codes: how many of them, and how many cells are filled."""
-    judged = [field for field in fields if field.kind in ("date", "number", "integer", "code") and field.own]
+    judged = [field for field in fields if field.kind not in ("key", "text") and field.own]
     sums: dict[str, nw.Expr] = {}
     for i, field in enumerate(judged):
         sums[f"bad{i}"] = _is(field.name, BAD).cast(nw.Int64).sum()
@@ -219,7 +262,8 @@ def unreadable(table: str, fields: Sequence[Field], typed: nw.LazyFrame) -> list
     faults = []
     for field, bad, filled in _unreadable(fields, typed):
         if bad >= (filled if field.kind == "code" else HALF * filled):
-            code = {"date": "data.dates", "code": "data.codes"}.get(field.kind, "data.numbers")
+            kinds = {"date": "data.dates", "month": "data.months", "code": "data.codes"}
+            code = kinds.get(field.kind, "data.numbers")
             params = {"table": table, "column": field.own, "count": bad, "share": bad / filled}
             faults.append(Fault(code, params, f"data.{table}.columns.{field.name}"))
     return faults

@@ -25,6 +25,7 @@ _possible = (_c("age") >= 15) & (_c("age") <= 100)
 _repeated = (_c("same_start_1") == _c("start")).fill_null(False)
 _planned = ~_c("planned_end").is_null() & ~_c("end").is_null()
 _born = ~_c("birth_year").is_null()
+_seen = (_c("day") >= _c("first_day")) & (_c("day") <= _c("last_day"))  # benefits outside the window are set aside
 
 ROW_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
     {
@@ -60,16 +61,23 @@ ROW_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             Rule("registered_after_end", _c("registered") > _c("end"), "registered"),
         ),
         "episodes": (
-            Rule("episode_without_benefit", _c("held") == 0, CLOCK, among=~_c("day").is_null()),
-            Rule("start_on_first_day", _c("on_first") == 1, CLOCK, "info", ~_c("day").is_null(), 0.05, SOME),
-            Rule("start_on_last_day", _c("on_last") == 1, CLOCK, among=~_c("day").is_null()),
-            Rule("start_after_spell", (_c("held") == 0) & (whole_months(_c("left"), _c("day")) < 3), CLOCK),
-            Rule("start_before_spell", (_c("held") == 0) & (whole_months(_c("day"), _c("enters")) < 3), CLOCK),
+            Rule("episode_without_benefit", _c("held") == 0, CLOCK, among=_seen),
+            Rule("start_on_first_day", _c("on_first") == 1, CLOCK, "info", _seen, 0.05, SOME),
+            Rule("start_on_last_day", _c("on_last") == 1, CLOCK, "warn", _seen, 0.01, SOME),  # chance: about 0.2 %
+            Rule(
+                "start_after_spell", (_c("held") == 0) & (whole_months(_c("left"), _c("day")) < 3), CLOCK, among=_seen
+            ),
+            Rule(
+                "start_before_spell",
+                (_c("held") == 0) & (whole_months(_c("day"), _c("enters")) < 3),
+                CLOCK,
+                among=_seen,
+            ),
             Rule(
                 "episode_never_closed", _c("end").is_null() & (whole_months(_c("start"), _c("after_last")) >= 24), "end"
             ),
             Rule("episode_long", whole_months(_c("start"), _c("end")) >= 60, "end"),
-            Rule("episode_one_day", _c("start") == _c("end"), "end", "info"),
+            Rule("episode_one_day", _c("start") == _c("end"), "end", "info", ~_c("event")),
             Rule("episode_repeated", _repeated, "start"),
             Rule("episode_overlap_same", ~_repeated & (_c("start") <= _c("same_before")), "start"),
             Rule(
@@ -80,6 +88,7 @@ ROW_RULES: Mapping[str, tuple[Rule, ...]] = MappingProxyType(
             ),
             Rule("planned_before_start", _c("planned_end") < _c("start"), "planned_end"),
             Rule("end_is_planned", _c("planned_end") == _c("end"), "end", "info", _planned, least=0.9, rows=MANY),
+            Rule("cost_negative", _c("cost") < 0, "cost"),
             Rule("referral_after_start", _c("referral") > _c("start"), "referral"),
             Rule("referral_long_before", whole_months(_c("referral"), _c("start")) >= 12, "referral", "info"),
             Rule("referral_missing", _c("referral").is_null(), "referral", "info", _c("own")),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from evalkit.errors import DataError, Fault
 from evalkit.register.reader import PARQUET, Raw, read_bytes, read_file
-from evalkit.study.rules import DUCKDB, EXCEL
+from evalkit.study.rules import DUCKDB, EXCEL, SPARK
 
 if TYPE_CHECKING:
     from evalkit.study import Format, Source
@@ -35,17 +35,18 @@ PACKAGES = {
     "sas": "pyreadstat",
     "excel": "openpyxl",
     "postgres": "psycopg",
+    "spark": "pyspark",
 }
 """The package that a kind of source needs besides those that evalkit always has."""
 
 
 def kind_of(source: Source) -> str:
-    """``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb`` or ``postgres``; empty: cannot be read.
+    """``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb``, ``postgres`` or ``spark``; empty: cannot be read.
 
     What is not recognised by its extension is CSV.
     """
     if source.database:
-        return "postgres"
+        return "spark" if source.database == SPARK else "postgres"
     suffix = Path(source.file).suffix.lower()
     if suffix in STATISTICAL:
         return STATISTICAL[suffix]
@@ -93,6 +94,10 @@ def read_source(source: Source, folder: Path, layout: Format, place: str) -> Raw
         from evalkit.register.sources.database import read_postgres
 
         raw = read_postgres(source.database, source.table, place)
+    elif kind == "spark":
+        from evalkit.register.spark import active_session, read_spark
+
+        raw = read_spark(active_session(), source.table, place)
     else:
         from evalkit.register.sources.statistical import read_statistical
 

@@ -50,6 +50,11 @@ def _open_ended(column: str) -> str:
     )
 
 
+def _day(column: str, kind: str) -> str:
+    """SQL for the date of a column; counted in nanoseconds none is too far away to be a date."""
+    return f"CAST({column} AS DATE)" if kind == "TIMESTAMP_NS" else _open_ended(column)
+
+
 def _find(table: str, known: Sequence[tuple[str, str]], name: str, place: str) -> str:
     """The quoted name of a table given as ``table`` or ``schema.table``; ``known``: (schema, table), best first."""
     found = next(((s, t) for s, t in known if table in (t, f"{s}.{t}")), None)
@@ -96,8 +101,8 @@ def read_duckdb(path: Path, table: str, place: str) -> Raw:
         where = _find(table, _listed(connection), path.name, f"{place}.table")
         try:
             described = connection.execute(f"DESCRIBE SELECT * FROM {where}").fetchall()
-            dates = [str(row[0]) for row in described if str(row[1]).startswith(("DATE", "TIMESTAMP"))]
-            swapped = ", ".join(f"{_open_ended(_name(name))} AS {_name(name)}" for name in dates)
+            dates = {str(row[0]): str(row[1]) for row in described if str(row[1]).startswith(("DATE", "TIMESTAMP"))}
+            swapped = ", ".join(f"{_day(_name(name), kind)} AS {_name(name)}" for name, kind in dates.items())
             columns = f"* REPLACE ({swapped})" if dates else "*"
             frame = connection.sql(f"SELECT {columns} FROM {where}").to_arrow_table()
         except duckdb.Error:  # a view on files or on another database, which this connection may not open
