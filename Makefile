@@ -6,7 +6,7 @@ DEMO := demo
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: demo test quick check docs coverage bench examples lock clean
+.PHONY: demo test quick spark check docs coverage bench examples lock clean
 
 demo: $(VENV)/.runtime  ## simulate a municipality, run its study, write the report
 	$(BIN)/evalkit demo $(DEMO)
@@ -16,6 +16,9 @@ test: $(VENV)/.develop  ## all tests
 
 quick: $(VENV)/.develop  ## the fast subset, under two minutes
 	$(BIN)/python -m pytest -m "not slow"
+
+spark: $(VENV)/.spark  ## the same code on a local Spark session; needs Java 17 or later
+	$(BIN)/python -m pytest tests/spark
 
 check: $(VENV)/.develop  ## style, types, import contracts, docs build
 	$(BIN)/ruff check .
@@ -52,3 +55,7 @@ $(VENV)/.runtime: pyproject.toml requirements.lock | $(BIN)/python
 $(VENV)/.develop: pyproject.toml requirements.lock | $(BIN)/python
 	$(BIN)/pip install --quiet -c requirements.lock -e ".[test,docs,examples]"
 	touch $@ $(VENV)/.runtime
+
+$(VENV)/.spark: $(VENV)/.develop
+	$(BIN)/pip install --quiet -c requirements.lock -e ".[spark]"
+	touch $@

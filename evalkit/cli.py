@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from evalkit.cli_sample import Lang, sample
 from evalkit.errors import EvalkitError, Fault, UsageError
 
 if TYPE_CHECKING:
@@ -27,13 +28,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-class Lang(StrEnum):
-    """Language of messages."""
-
-    nl = "nl"
-    en = "en"
 
 
 class Variant(StrEnum):
@@ -351,6 +345,9 @@ def codes(
     if written:
         console.say("codes.written", count=len(written), folder=into)
         print(*written, sep="\n")
+
+
+app.command()(sample)
 
 
 def _refuse_existing(path: Path) -> None:

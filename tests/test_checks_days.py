@@ -366,6 +366,34 @@ def test_new_year_is_compared_with_the_other_firsts_that_the_window_has():
         assert [c.count for c in day_checks(days) if c.code == "starts_on_new_year"] == [january] * alarm
 
 
+BREAKS = {
+    (0, 0, *[400] * 10): [],  # without a stock nobody leaves at first
+    (30, *[400] * 11): [],
+    (400, 0, *[400] * 10): ["exits_none"],
+    (400, 30, *[400] * 10): ["exits_drop"],
+    (*[400] * 11, 30): ["exits_drop"],
+    (*[400] * 11, 0): ["exits_none"],
+    (*[400] * 5, 0, *[400] * 6): ["exits_none"],  # the months around it are no peaks for that
+    (*[400] * 5, 900, *[400] * 6): ["exits_peak"],
+    (900, *[400] * 11): ["exits_peak"],
+    (*[3] * 5, 0, *[3] * 6): [],  # too few a month to tell
+}
+"""Exits in each month of a year, and which breaks are seen in them."""
+
+
+@pytest.mark.parametrize("months", BREAKS)
+def test_breaks_by_month(months):
+    middle = np.array([16_450, 16_481, 16_509, 16_540, 16_570, 16_601, 16_631, 16_662, 16_693, 16_723, 16_754, 16_784])
+    count = np.array(months)
+    some = count > 0
+    about = ("exits", "benefits", "end", middle[some], np.full(some.sum(), "", object), np.zeros(some.sum(), bool))
+    checks = [c for c in day_checks(Days(*about, count[some], 16_436, 16_800, 6)) if c.code in MONTHLY]
+    assert [(check.code, check.count) for check in checks] == [(code, 1) for code in BREAKS[months]]
+
+
+MONTHLY = ("exits_none", "exits_drop", "exits_peak")
+
+
 def test_an_uneven_share_must_be_beyond_chance():
     assert uneven({True: 30, False: 100}, {True: 100, False: 1000})
     assert not uneven({True: 20, False: 101}, {True: 100, False: 1000})  # less than ten points

@@ -21,7 +21,9 @@ from naive.spells import members, merge
 
 from evalkit import register, sample
 from evalkit.analyses import all_settings
+from evalkit.doctor import examine
 from evalkit.errors import EvalkitError
+from evalkit.mapping import as_toml, propose
 from evalkit.report.plain import design_text
 from evalkit.run import analyse, bind_all
 from evalkit.study import Study, read
@@ -41,7 +43,7 @@ WORDS = st.lists(st.text(max_size=12), max_size=4)
 KINDS = ("csv", "parquet", "duckdb", "excel", "stata", "spss")
 
 
-@settings(fuzzed, max_examples=LONG or 12)
+@settings(fuzzed, max_examples=LONG or 20)
 @given(SEEDS, ODD, WORDS)
 def test_any_csv_register_ends_in_results_or_an_error_of_ours(seed, odd, words):
     attempt(Town(seed, odd, words, damage=0.1))
@@ -52,6 +54,26 @@ def test_any_csv_register_ends_in_results_or_an_error_of_ours(seed, odd, words):
 @given(SEEDS, ODD, WORDS, st.sampled_from([0.0, 0.1, 0.5]))
 def test_any_files_end_in_results_or_an_error_of_ours(seed, odd, words, damage):
     attempt(Town(seed, odd, words, damage, KINDS))
+
+
+@settings(fuzzed, max_examples=LONG or 8)
+@given(SEEDS, ODD, WORDS, st.sampled_from([0.1, 0.5]), st.sampled_from([("csv",), KINDS]))
+def test_map_and_doctor_find_their_way_through_any_files(seed, odd, words, damage, kinds):
+    look(Town(seed, odd, words, damage, kinds))
+
+
+def look(town: Town) -> None:
+    """What is said of files before they are used; few persons have what was planted, so it is not shown."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = town.write(Path(folder) / "study")
+        shown = [examine(file).text(lang) for lang in ("nl", "en")]
+        for path in sorted((file.parent / "data").iterdir()):
+            try:
+                shown += [as_toml(propose([path]), lang, file.parent) for lang in ("nl", "en")]
+            except EvalkitError as error:
+                shown.append(error.text("nl"))
+        if town.odd < 0.2:
+            private(shown)
 
 
 def attempt(town: Town) -> str:

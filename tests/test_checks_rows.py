@@ -185,6 +185,15 @@ def test_a_row_that_triggers_a_rule_and_one_that_does_not(name, stage):
     assert check.count == hits[name].total() == sum(arm["count"] for arm in check.arms.values())
 
 
+def test_the_order_of_rows_changes_nothing():
+    frames = copy()
+    for name, pair in list(SCENES.items())[::3]:
+        frames = scene(frames, **pair[0] | {"person": {"person": name} | pair[0].get("person", {})})
+    mixed = {name: frame.sample(frac=1, random_state=5).reset_index(drop=True) for name, frame in frames.items()}
+    first, again = read(frames).findings, read(mixed).findings
+    assert first == again and len(first) > 12
+
+
 # -- by arm ------------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from marked import DAY, KINDS, LEAK, MARKER, NUMBER, as_csv, short, study_in, town
+from marked import DAY, KINDS, LEAK, MARKER, NUMBER, as_csv, plant, short, study_in, town
 from register_example import bsn
 
 from evalkit import cli, kernels, register
@@ -155,6 +155,20 @@ def test_check_of_a_ready_table(tmp_path, call):
         spoilt.loc[7, column] = value
         spoilt.to_csv(folder / "data" / "data.csv", sep=";", index=False)
         assert call("check", folder)[0] == 3
+
+
+@pytest.mark.slow
+def test_a_synthetic_twin(tmp_path, call):
+    frames = town()
+    people = frames["personen"]
+    people["afstand"] = people["afstand"].replace(NUMBER, "5,0")  # so many have it that it may be told
+    plant(people, "afstand", NUMBER, 3)
+    folder, twin = study_in(tmp_path / "study", frames=frames), tmp_path / "twin"
+    assert call("simulate", twin, "--like", folder / "study.toml", "--persons", "600")[0] == 0
+    files = [path for path in twin.rglob("*") if path.is_file()]
+    assert any("data" in path.parts for path in files)
+    for path in files:
+        clean(path.read_bytes().decode("latin-1"), path.name)
 
 
 # -- what goes wrong ---------------------------------------------------------------------------------------------------

@@ -97,7 +97,9 @@ def test_episodes_are_those_of_plain_loops(town, name):
     assert got.keys() == expected.keys()
     for person, own in expected.items():
         assert got[person] == own
-    assert [(r["person"], r["spell"], r["start"]) for r in rows] == sorted((r["person"], r["spell"], r["start"]) for r in rows)
+    assert [(r["person"], r["spell"], r["start"]) for r in rows] == sorted(
+        (r["person"], r["spell"], r["start"]) for r in rows
+    )
     assert sum(row["starts"] for row in rows) > 5 and sum(row["event"] for row in rows) > 50
     assert {row["cluster"] for row in rows} == set(got)
 
@@ -272,7 +274,10 @@ def test_bands_and_where():
 
 
 def test_a_start_on_the_first_day_of_a_month_counts_from_that_month():
-    tables = {**HAND, "episodes": [("a", "training", "2015-06-10", None, None), ("b", "training", "2015-03-10", None, None)]}
+    tables = {
+        **HAND,
+        "episodes": [("a", "training", "2015-06-10", None, None), ("b", "training", "2015-03-10", None, None)],
+    }
     expected = {"dates": (3, 0), "start_first": (3, 0), "exit_first": (4, 1)}
     for within, months in expected.items():
         made = protocol(spells="", within=within)
@@ -326,13 +331,17 @@ day = some.dates(dt.date(2015, 1, 1), dt.date(2018, 12, 31))
 
 @settings(max_examples=25, deadline=None)
 @given(
-    spells=some.lists(some.tuples(some.sampled_from("abc"), day, some.integers(0, 500) | some.none()), min_size=1, max_size=8),
+    spells=some.lists(
+        some.tuples(some.sampled_from("abc"), day, some.integers(0, 500) | some.none()), min_size=1, max_size=8
+    ),
     starts=some.lists(some.tuples(some.sampled_from("abc"), day), min_size=1, max_size=4),
     gap=some.integers(0, 2),
 )
 def test_random_registers(spells, starts, gap):
     """Any dates, month ends among them, give what the loops give."""
-    rows = [(p, a, None if n is None else a + dt.timedelta(days=n), None if n is None else "work") for p, a, n in spells]
+    rows = [
+        (p, a, None if n is None else a + dt.timedelta(days=n), None if n is None else "work") for p, a, n in spells
+    ]
     made = protocol(
         first="2016-01-01", last="2018-06-30", horizon=6, spells=f"merge_gap_months = {gap}",
         eligibility='stock = "include"',

@@ -117,7 +117,10 @@ def test_piecewise_constant_hazard(both):
     for one, other in zip(*fits, strict=True):
         np.testing.assert_allclose(other, one, **CLOSE)
     usual = sm.GLM(
-        rows["event"], design(rows), family=sm.families.Poisson(), exposure=(rows["stop"] - rows["start"]).to_numpy(float)
+        rows["event"],
+        design(rows),
+        family=sm.families.Poisson(),
+        exposure=(rows["stop"] - rows["start"]).to_numpy(float),
     )
     clustered = usual.fit(
         tol=1e-13, cov_type="cluster", cov_kwds={"groups": pd.factorize(rows["who"])[0], "use_correction": False}

@@ -26,8 +26,12 @@ def town():
     rng = np.random.default_rng(5)
     people = tables["persons"].sample(40, random_state=1)["person"]
     start = pd.to_datetime("2016-06-01") + pd.to_timedelta(rng.integers(0, 1500, len(people)), "D")
-    jobs = pd.DataFrame({"person": people, "start": start, "end": start + pd.to_timedelta(rng.integers(0, 400, 40), "D")})
-    touching = jobs.head(6).assign(start=jobs.head(6).end + pd.Timedelta(days=1), end=jobs.head(6).end + pd.Timedelta(days=90))
+    jobs = pd.DataFrame(
+        {"person": people, "start": start, "end": start + pd.to_timedelta(rng.integers(0, 400, 40), "D")}
+    )
+    touching = jobs.head(6).assign(
+        start=jobs.head(6).end + pd.Timedelta(days=1), end=jobs.head(6).end + pd.Timedelta(days=90)
+    )
     jobs = pd.concat([jobs, touching, jobs.tail(5)], ignore_index=True)
     jobs.loc[3:6, "end"] = pd.NaT
     for name in ("hours", "wage", "earnings"):

@@ -378,6 +378,7 @@ def test_a_package_that_is_not_there() -> None:
         (f'database = "postgresql://u:{MARKER}@h/db"\ntable = "t"', "study.database_name"),
         ('file = "a.csv"\ntable = "t"', "study.not_in_such_a_file"),
         ('file = "a.csv"\nsheet = "t"', "study.not_in_such_a_file"),
+        ('database = "spark"\ntable = "t"', "study.spark_mixed"),
     ],
 )
 def test_sources_in_the_study_file(source: str, code: str, tmp_path: Path) -> None:
@@ -385,6 +386,13 @@ def test_sources_in_the_study_file(source: str, code: str, tmp_path: Path) -> No
         plan(tmp_path, {"personen": source})
     assert [fault.code for fault in caught.value.faults] == [code]
     assert MARKER not in caught.value.text("en") + caught.value.text("nl")
+
+
+def test_a_ready_table_is_not_read_from_spark() -> None:
+    text = TABLE_STUDY.replace('file = "proef.csv"', 'database = "spark"\ntable = "t"')
+    with pytest.raises(StudyError) as caught:
+        study.parse(text, Path("study.toml"))
+    assert [fault.code for fault in caught.value.faults] == ["study.spark_table"]
 
 
 def test_a_ready_table_from_another_source(tmp_path: Path) -> None:

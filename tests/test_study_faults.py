@@ -100,6 +100,8 @@ ONE_FAULT = [
     ("window =", "window = { first = 2015-01-01 }", "study.missing_key", 0),
     ("columns.sex", 'columns.sex = "pseudoniem"', "study.column_twice", 0),
     ("columns.sex", 'columns.sex = "geslacht"\ncolumns.weight = "gewicht" #^', "study.reserved_name", 0),
+    ("columns.sex", 'columns.sex = "geslacht"\ncolumns.Sex = "sekse" #^', "study.capitals", 0),
+    ("columns.sex", 'columns.sex = "geslacht"\ncolumns.Person = "naam" #^', "study.capitals", 0),
     ("columns.sex", 'columns.sex = "geslacht"\ncolumns."my office" = "team" #^', "study.bad_name", 0),
     ("columns.sex", 'columns.sex = "geslacht"\ncodes.sekse = { man = ["M"] } #^', "study.codes_unmapped", 0),
     ("columns = {", 'columns = { person = "p", start = "i", end = "l", raeson = "r", reason = "x" }', U, 0),

@@ -1,4 +1,4 @@
-"""SQL that makes a typed value of a cell; nothing raises on a value. What engines say differently is their ``Dialect``."""
+"""SQL that makes a typed value of a cell; nothing raises on a value. What engines say differently is a ``Dialect``."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ def to_arrays(table: pa.Table) -> dict[str, np.ndarray]:
         values = table.column(column)
         if pa.types.is_string(values.type) and column != "person":
             words = values.combine_chunks().dictionary_encode()  # one object for each different text
-            known = np.append(words.dictionary.to_numpy(zero_copy_only=False), None)
+            known = np.array([*words.dictionary.to_pylist(), None], object)
             arrays[column] = known[words.indices.fill_null(len(known) - 1).to_numpy(zero_copy_only=False)]
             continue
         made = values.to_numpy()

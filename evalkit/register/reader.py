@@ -274,7 +274,9 @@ def headless(raw: Raw) -> bool:
         column = raw.table.column(f"c{i}")
         if _VALUE.fullmatch(title):
             return True
-        if title and pa.types.is_string(column.type) and pc.any(pc.equal(pc.utf8_trim_whitespace(column), title)).as_py():
+        if not title or not pa.types.is_string(column.type):
+            continue
+        if pc.any(pc.equal(pc.utf8_trim_whitespace(column), title)).as_py():
             return True
     return False
 

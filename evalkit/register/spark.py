@@ -7,6 +7,7 @@ session says.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,6 @@ from evalkit.register.cells import SparkDialect, typed_query
 from evalkit.register.engine import to_arrays
 from evalkit.register.reader import Raw
 from evalkit.register.schema import Check, Field
-from evalkit.register.sources.packages import load
 
 if TYPE_CHECKING:
     from evalkit.study import Format
@@ -79,7 +79,7 @@ class SparkEngine:
         return self.frame(name)
 
     def keep_sorted(self, name: str, frame: nw.LazyFrame, order: Sequence[str], row_id: str = "") -> nw.LazyFrame:
-        """Keep a table with the place of each row in order, also as ``row_id`` when given; see ``Engine.keep_sorted``."""
+        """Keep a table with the place of each row in order, also as ``row_id``; see ``Engine.keep_sorted``."""
         numbered = self._numbered(frame.to_native(), _PLACE, order)
         if row_id:
             columns = [column for column in numbered.columns if column != _PLACE]
@@ -161,11 +161,18 @@ class SparkEngine:
 
 
 def active_session() -> Any:
-    """The Spark session that runs, or the one that the machine's own settings give."""
-    load("pyspark", "Spark", "data")
-    from pyspark.sql import SparkSession
+    """The Spark session that runs, or the one that the machine's own settings give.
 
-    return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
+    Raises
+    ------
+    DataError
+        ``data.no_spark``.
+    """
+    with contextlib.suppress(Exception):  # no package, no Java, no cluster: each has an error of its own
+        from pyspark.sql import SparkSession
+
+        return SparkSession.getActiveSession() or SparkSession.builder.getOrCreate()
+    raise DataError(Fault("data.no_spark", {}, "data"))
 
 
 @dataclass(frozen=True)
@@ -242,7 +249,9 @@ def read_spark(session: Any, table: Any, place: str) -> Raw:
     functions = _functions()
     kinds = {field.name: _plain(field.dataType) for field in frame.schema.fields}
     good = {column: kind for column, kind in kinds.items() if kind is not None}
-    columns = [functions.col(f"`{column}`").cast(kind[0]).alias(f"c{i}") for i, (column, kind) in enumerate(good.items())]
+    columns = [
+        functions.col(f"`{column}`").cast(kind[0]).alias(f"c{i}") for i, (column, kind) in enumerate(good.items())
+    ]
     native = frame.select(*columns, (functions.monotonically_increasing_id() + 1).alias("row"))
     schema = pa.schema([*((f"c{i}", kind[1]) for i, kind in enumerate(good.values())), ("row", pa.int64())])
     return Raw(

@@ -175,7 +175,7 @@ def _load(study: Study, data: Data, found: _Found, notice: Notice, spark: Spark 
 
 
 def _sift(
-    engine: Engine, table: str, frame: nw.LazyFrame, rules: tuple[checks.Rule, ...], found: _Found
+    engine: Engine | SparkEngine, table: str, frame: nw.LazyFrame, rules: tuple[checks.Rule, ...], found: _Found
 ) -> nw.LazyFrame:
     """Set aside the rows of a table that cannot be used, and count them; the usable rows come back.
 
@@ -203,7 +203,7 @@ def _sift(
 
 
 def _finish(
-    engine: Engine,
+    engine: Engine | SparkEngine,
     table: str,
     usable: nw.LazyFrame,
     columns: tuple[Field, ...],
@@ -231,7 +231,9 @@ def _finish(
     return engine.keep_sorted(table, frame, order, ROW_ID[table])
 
 
-def _build(study: Study, data: Data, loads: Loads, found: _Found, engine: Engine | SparkEngine | None = None) -> Register:
+def _build(
+    study: Study, data: Data, loads: Loads, found: _Found, engine: Engine | SparkEngine | None = None
+) -> Register:
     """Type, sift, check and sort the tables, in an engine of their own unless one is given."""
     window = (data.window.first, data.window.last)
     day = "referral" if study.time.clock == "referral" else "start"
@@ -325,8 +327,8 @@ def from_spark(study: Study, session: Any, notice: Notice = unheard, **tables: A
     session:
         A session of pyspark 4.
     tables:
-        By name (``persons``, ``benefits``, ..) a Spark frame or the name of a table, with the columns and codes that the
-        study maps. Without, the tables that the study file names.
+        By name (``persons``, ``benefits``, ..) a Spark frame or the name of a table, with the columns and codes of the
+        study file. Without, the tables that the study file names.
 
     Raises
     ------

@@ -79,7 +79,8 @@ def _checks(view: View) -> list[str]:
             lines.append(f"    {view.table_name(table)}")
             for check in (check for check in checks if check["table"] == table):
                 say, why, fix = (findings.check_sentence(view, check, part) for part in ("say", "why", "fix"))
-                lines += [f"    - {say} [{check['code']}]", f"        {why}", f"        {view.say('checks.fix')}: {fix}"]
+                remedy = f"{view.say('checks.fix')}: {fix}"
+                lines += [f"    - {say} [{check['code']}]", f"        {why}", f"        {remedy}"]
     return lines
 
 

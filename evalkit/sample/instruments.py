@@ -257,7 +257,7 @@ def numbered(episodes: Episodes, order: int, spells: Intervals) -> tuple[Episode
     new_spell = first_of_run(spell)
     new_day = new_spell | first_of_run(day)
     count = np.cumsum(new_day)
-    nth = count - np.maximum.accumulate(np.where(new_spell, count - 1, 0))
+    nth = np.asarray(count - np.maximum.accumulate(np.where(new_spell, count - 1, 0)), np.int64)
     before = np.full(len(spells.start), NEVER)
     before[spell[nth == order - 1]] = day[nth == order - 1]
     return known.take(np.sort(inside[nth == order])), before

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
@@ -81,7 +81,7 @@ class Level(Frozen):
 
 
 class Column(Frozen):
-    """A column of persons.
+    """A column of persons, or a covariate that changes as it was on everybody's first day (``table``).
 
     ``category``: levels by value. ``number`` and ``age`` (at the first day on benefit that is seen): levels by group;
     ``step`` is the fineness of the numbers, 1 where all are whole. ``cluster``: only how many persons one has
@@ -90,6 +90,7 @@ class Column(Frozen):
 
     name: str
     kind: Literal["category", "number", "age", "cluster", "entry", "empty"]
+    table: Literal["persons", "changes"] = "persons"
     step: float = 0.0
     each: float = 0.0
     levels: tuple[Level, ...] = ()
@@ -197,6 +198,12 @@ class Aggregates(Frozen):
         plain = self.model_dump(mode="json", by_alias=True, exclude_defaults=True)
         text = json.dumps({"schema": SCHEMA, **plain}, ensure_ascii=False, indent=1)
         return _ROW.sub(lambda row: " ".join(row.group().split()), text) + "\n"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The document as plain values, for :func:`evalkit.simulate.audit`."""
+        document: dict[str, Any] = json.loads(self.to_json())
+        return document
 
     @classmethod
     def from_json(cls, text: str, name: str = FILE) -> Aggregates:

@@ -23,8 +23,8 @@ FACTS = {
 """Keys of numbers that count nobody: limits of groups, months, and facts about whole columns."""
 
 WORDS = {
-    "name", "kind", "value", "code", "type", "clock", "first", "last", "delimiter", "encoding", "decimal", "date",
-    "window",
+    "name", "kind", "table", "value", "code", "type", "clock", "first", "last", "delimiter", "encoding", "decimal",
+    "date", "window",
 }  # fmt: skip
 """Keys of text: names of the study file, values that enough persons have, quarters, and how files are written."""
 

@@ -1,4 +1,4 @@
-"""What may be told of the columns of persons: how often a value occurs, and how it goes with leaving and starting."""
+"""What may be told of what persons are: how often a value occurs, and how it goes with leaving and starting."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.calendar import Days
+from evalkit.errors import DisclosureError, Fault
 from evalkit.register.schema import Field, fields
 from evalkit.simulate.aggregates import Column, Level
+from evalkit.simulate.facts import Facts
 from evalkit.simulate.rounding import Cut, Rules, cut, whole
 from evalkit.study import Study
 
@@ -35,12 +37,27 @@ class Course:
     starts_expected: Array
 
 
-def columns(study: Study, persons: Mapping[str, Any], course: Course, rules: Rules) -> tuple[Column, ...]:
-    """The columns of persons that the study maps, in its order."""
+def columns(facts: Facts, course: Course, rules: Rules) -> tuple[Column, ...]:
+    """The columns of persons that the study maps, in its order, and then the covariates that change.
+
+    Raises
+    ------
+    DisclosureError
+        ``twin.too_few.changes`` when nothing can be told of a table of changes, which may not be empty.
+    """
+    study = facts.study
     assert study.data is not None
     known = {field.name: field for field in fields(study, "persons")}
     mapped = [name for name in study.data.persons.columns if name != "person"]
-    return tuple(_column(study, known[name], persons, course, rules) for name in mapped)
+    found = [_column(study, known[name], facts.persons, course, rules) for name in mapped]
+    for name in study.data.changes:
+        values = facts.at_entry(name)
+        numbers = values.dtype.kind == "f"
+        made = _numeric(name, "number", values, course, rules) if numbers else _categorical(name, values, course, rules)
+        if made.kind == "empty":
+            raise DisclosureError(Fault("twin.too_few.changes", {"table": f"changes.{name}", "minimum": rules.minimum}))
+        found.append(made.model_copy(update={"table": "changes"}))
+    return tuple(found)
 
 
 def _column(study: Study, field: Field, persons: Mapping[str, Any], course: Course, rules: Rules) -> Column:

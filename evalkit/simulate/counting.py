@@ -75,7 +75,7 @@ def aggregates(study: Study, register: Register, dialects: Sequence[Dialect] = (
         persons=rules.count(facts.people),
         with_spell=Share(persons=rules.count(facts.people), part=rules.part(len(facts.first), facts.people)),
         spells=_number_of_spells(facts, rules),
-        columns=columns(study, facts.persons, course, rules),
+        columns=columns(facts, course, rules),
         inflow=inflow,
         on_first=Share(persons=rules.count(n), part=rules.part(first_of_month, n)) if inflow else None,
         stock=groups(calendar.whole_months(began[~flowed], np.int64(facts.first_day)), rules),
@@ -231,14 +231,12 @@ def _course(facts: Facts, exits: Sequence[Band], starts: Sequence[Band]) -> Cour
     stop = np.minimum(facts.stop, spells.own_start)
     left = (facts.kind == 0) & (spells.own_start > spells.end)
     begun = (spells.own_start >= facts.seen) & (spells.own_start <= facts.last_day)
-    entry = np.full(people, facts.first_day)
-    entry[spells.person[facts.first]] = facts.seen[facts.first]
 
     def total(values: NDArray[Any]) -> NDArray[np.float64]:
         return np.bincount(spells.person, values, people).astype(float)
 
     return Course(
-        entry=entry,
+        entry=facts.entry,
         at_risk=total(stop > facts.seen) > 0,
         exits=total(left),
         exits_expected=total(expected(exits, spells.start, facts.seen, stop)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class Tables:
     benefits: person, start, end (last day on benefit; NaT while running), reason (None while running).
     episodes: person, type, start, end (NaT while running), planned_end, referral.
     jobs: person, start, end (NaT while running), and amounts; None when there is no such table.
+    changes: by covariate that changes person, start, value.
     A twin has the columns of persons that its study has.
     """
 
@@ -33,6 +35,7 @@ class Tables:
     episodes: pd.DataFrame
     seed: int
     jobs: pd.DataFrame | None = None
+    changes: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
 def draw(municipality: Municipality, persons: int, seed: int) -> Tables:

@@ -7,16 +7,16 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.calendar import NEVER, Days
 from evalkit.errors import Fault, UsageError
 from evalkit.register import UNKNOWN, Register
+from evalkit.sample.changing import Changing, read_changing
 from evalkit.sample.instruments import Episodes, Instruments, read_instruments
 from evalkit.sample.merging import merge_benefits
-from evalkit.sample.spells import Intervals, Spells, attach_starts
+from evalkit.sample.spells import Intervals, Spells, attach_starts, locator
 from evalkit.study import Study
 from evalkit.study.outcome_source import read_source
 
@@ -38,9 +38,9 @@ def refuse(study: Study) -> None:
     if study.data is None:
         faults.append(Fault("twin.ready_table", {}, "table"))
     else:
-        many = [name for name in study.data.tables if "." in name]
-        if many:
-            faults.append(Fault("twin.tables", {"tables": ", ".join(many)}, "data"))
+        if study.data.areas:
+            areas = ", ".join(f"areas.{name}" for name in study.data.areas)
+            faults.append(Fault("twin.tables", {"tables": areas}, "data.areas"))
         if study.instrument(study.treatment.instrument).derived:
             faults.append(Fault("twin.instrument", {"name": study.treatment.instrument}, "treatment.instrument"))
     if faults:
@@ -75,6 +75,7 @@ class Facts:
 
     study: Study
     persons: dict[str, Any]
+    changing: Changing
     spells: Spells
     instruments: Instruments
     kind: Ints
@@ -87,7 +88,7 @@ class Facts:
     def read(cls, study: Study, register: Register) -> Facts:
         """The facts of a register."""
         persons, benefits = register.arrays("persons"), register.arrays("benefits")
-        of = _locator(persons["person"])
+        of = locator(persons["person"])
         merged = merge_benefits(study, benefits, persons, of)
         held = Intervals(merged.person, merged.start, merged.end)
         instruments = read_instruments(study, register.arrays("episodes"), of, held)
@@ -100,7 +101,8 @@ class Facts:
         kind[(names == target) if target else np.ones(len(names), bool)] = 0
         kind[spells.end > last_day] = -1
         first = np.flatnonzero(np.append(True, spells.person[1:] != spells.person[:-1])[: len(spells.person)])
-        return cls(study, persons, spells, instruments, kind, target, first, first_day, last_day)
+        changing = read_changing(study, register, persons, of)
+        return cls(study, persons, changing, spells, instruments, kind, target, first, first_day, last_day)
 
     def with_kind(self, old: int, new: int) -> Facts:
         """The same with all exits of one kind counted as another."""
@@ -108,12 +110,26 @@ class Facts:
 
     def of(self, ids: NDArray[Any]) -> Ints:
         """The row of persons for an array of ids."""
-        return _locator(self.persons["person"])(ids)
+        return locator(self.persons["person"])(ids)
 
     @property
     def people(self) -> int:
         """Number of persons."""
         return len(self.persons["person"])
+
+    @cached_property
+    def entry(self) -> Days:
+        """The first day on benefit within the window of every person; the window's first for who has none."""
+        entry = np.full(self.people, self.first_day)
+        entry[self.spells.person[self.first]] = self.seen[self.first]
+        return entry
+
+    def at_entry(self, name: str) -> NDArray[Any]:
+        """The value of a covariate that changes, as known on everybody's first day."""
+        covariate, person = self.changing.covariates[name], np.arange(self.people)
+        if not covariate.levels:
+            return covariate.numbers(person, self.entry + 1)
+        return np.array([*covariate.levels[:-1], None], object)[covariate.codes(person, self.entry + 1)]
 
     @cached_property
     def seen(self) -> Days:
@@ -138,8 +154,3 @@ def attach(merged: Any, own: Episodes, day: Days) -> Spells:
         merged.person, merged.start, merged.end, merged.reason, merged.reasons, own.person[known], day[known]
     )
     return spells
-
-
-def _locator(ids: NDArray[Any]) -> Any:
-    index = pd.Index(ids)
-    return lambda values: np.asarray(index.get_indexer(pd.Index(values)), np.int64)

@@ -83,7 +83,7 @@ def gather(path: Path, notice: Notice = unheard, progress: Progress = _silent) -
     register = read_register(study, heard)
     progress("aggregates")
     told = aggregates(study, register, found)
-    audit(json.loads(told.to_json()), study.disclosure.minimum)
+    audit(told.document, study.disclosure.minimum)
     return study, told
 
 
@@ -109,7 +109,7 @@ def load(path: Path, study_path: Path) -> tuple[Study, Aggregates]:
     told = Aggregates.from_json(text, path.name)
     audit(json.loads(text), study.disclosure.minimum)
     assert study.data is not None
-    mapped = {name for name in study.data.persons.columns if name != "person"}
+    mapped = {name for name in (*study.data.persons.columns, *study.data.changes) if name != "person"}
     same = (
         told.window == (study.data.window.first, study.data.window.last)
         and {column.name for column in told.columns} == mapped

@@ -51,7 +51,8 @@ def table_contents(study: Study, tables: Tables, written: Mapping[str, Layout]) 
     rng = generator(tables.seed, "twin files")
     made = {}
     for table, spec in study.data.tables.items():
-        frame = getattr(tables, table)
+        kind, _, one = table.partition(".")
+        frame = tables.changes[one] if one else getattr(tables, kind)
         if "month" in spec.columns:
             frame = _statements(frame, study)
         frame = frame.iloc[rng.permutation(len(frame))]
@@ -134,7 +135,9 @@ def study_text(study: Study) -> str:
     """The study file with the twin's files in it and titles that say what it is; all else stays as it is."""
     assert study.data is not None
     values: dict[KeyPath, str] = {
-        ("title", lang): say("twin.title", lang, title=title) for lang, title in study.title.items()
+        ("title", lang): say("twin.title", lang, title=title)
+        for lang, title in study.title.items()
+        if not title.startswith(say("twin.title", lang, title="").strip())  # a twin of a twin
     }
     without: list[KeyPath] = []
     for table, name in table_files(study).items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -149,11 +150,7 @@ def cells(margins: Sequence[Margin]) -> tuple[Array, Array]:
     """
     mass, origin = np.ones((1, 1)), np.zeros(2)
     for one in margins:
-        chance, ratio, _ = one.points()
-        place = np.round(ratio / _FINE).astype(int)
-        low = place.min(axis=0)
-        own = np.zeros(tuple(place.max(axis=0) - low + 1))
-        np.add.at(own, tuple((place - low).T), chance)
+        own, low = _on_grid(*one.points()[:2])
         mass, origin = np.maximum(fftconvolve(mass, own), 0.0), origin + low
     at = np.argwhere(mass > _NEGLIGIBLE**2)
     share, ratio = mass[tuple(at.T)], (at + origin) * _FINE
@@ -165,6 +162,19 @@ def cells(margins: Sequence[Margin]) -> tuple[Array, Array]:
     total, mean = total[kept] * total.sum() / total[kept].sum(), mean[kept]
     size = -(-len(total) // BLOCK) * BLOCK - len(total)
     return np.append(total, np.zeros(size)), np.vstack([mean, np.zeros((size, 2))])
+
+
+def _on_grid(chance: Array, ratio: Array) -> tuple[Array, Array]:
+    """Chances on the fine grid, each divided over its neighbours so that means stay; and the grid's first point."""
+    place = ratio / _FINE
+    low = np.floor(place).min(axis=0)
+    mass = np.zeros(tuple((np.floor(place).max(axis=0) - low + 2).astype(int)))
+    base = np.floor(place).astype(int)
+    over = place - base
+    for i, j in product((0, 1), repeat=2):
+        part = chance * np.where(i, over[:, 0], 1 - over[:, 0]) * np.where(j, over[:, 1], 1 - over[:, 1])
+        np.add.at(mass, tuple((base - low.astype(int) + (i, j)).T), part)
+    return mass, low
 
 
 def values(one: Margin, level: Ints, number: NDArray[np.float64], entry_year: Ints) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from scipy.signal import fftconvolve
 from evalkit.simulate.model import STEPS, Array, Law
 from evalkit.simulate.truth import BLOCK, TrueEffect, effects, follow, hazards
 
-_NEGLIGIBLE = 1e-6
+_NEGLIGIBLE = 1e-10
 
 
 @dataclass(frozen=True)

@@ -60,23 +60,30 @@ def twin(aggregates: Aggregates, persons: int, seed: int, effect: Effect = Effec
     names = np.array([f"T{i + 1:0{max(6, len(str(persons)))}d}" for i in range(persons)], object)
     seen = np.maximum(entry, window[0])
     columns: dict[str, Any] = {"person": names}
+    changes = {}
     for column in aggregates.columns:
         if column.name in plan.margins:
-            columns[column.name] = values(plan.margins[column.name], *drawn[column.name], calendar.year(seen))
+            found = values(plan.margins[column.name], *drawn[column.name], calendar.year(seen))
         elif column.kind == "cluster":
             number = max(1, round(persons / column.each))
             keys = np.array([f"c{i + 1}" for i in range(number)], object)
-            columns[column.name] = keys[rng.integers(number, size=persons)]
+            found = keys[rng.integers(number, size=persons)]
         elif column.kind == "entry":
-            columns[column.name] = dates(np.where(has, seen, NEVER))
+            found = dates(np.where(has, seen, NEVER))
         else:
-            columns[column.name] = np.full(persons, None, object)
+            found = np.full(persons, None, object)
+        if column.table == "persons":
+            columns[column.name] = found
+        else:  # known from the day before everybody's first on benefit, and the same ever after
+            frame = pd.DataFrame({"person": names, "start": dates(seen - 1), "value": found})
+            changes[column.name] = frame[frame["value"].notna()].reset_index(drop=True)
     return Tables(
         pd.DataFrame(columns),
         _benefits(aggregates, rng, names, rows),
         _episodes(aggregates, rng, names, rows, window),
         seed,
         None if aggregates.jobs is None else _jobs(aggregates.jobs, rng, names, rows, window),
+        changes,
     )
 
 

@@ -176,6 +176,9 @@ def _tables(parts: Parts) -> Iterator[Issue]:
         else:
             for name in (name for name in columns if name in RESERVED_COLUMNS):
                 yield Issue((*base, name), "study.reserved_name", {"name": name})
+            first = {name.casefold(): name for name in reversed(["person", "birth_year", *columns])}
+            for name in (name for name in columns if first[name.casefold()] != name):
+                yield Issue((*base, name), "study.capitals", {"name": name, "other": first[name.casefold()]})
         owners: dict[str, str] = {}
         for name, value in columns.items():
             if not isinstance(value, str) and name not in KEYS:

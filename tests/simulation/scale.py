@@ -6,10 +6,8 @@ starts the instrument. The law is as simple as can be: what is measured is time 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
-SIZES = (200_000, 500_000, 1_000_000, 2_000_000)
 FIRST, LAST = "2012-01-01", "2023-12-31"
 
 STUDY = """

@@ -24,7 +24,13 @@ title = { en = "Spark" }
 window = { first = 2015-01-01, last = 2023-12-31 }
 [data.persons]
 SOURCE_persons
-columns = { person = "Pseudoniem", sex = "sekse", birth_year = "geb", education = "opl", distance = "afstand", team = "team" }
+[data.persons.columns]
+person = "Pseudoniem"
+sex = "sekse"
+birth_year = "geb"
+education = "opl"
+distance = "afstand"
+team = "team"
 [data.benefits]
 SOURCE_benefits
 columns = { person = "Pseudoniem", start = "van", end = "tot met", reason = "uitstroom" }
@@ -145,7 +151,11 @@ def both(spark, tables, tmp_path_factory):
     made = protocol()
     for name, frame in tables.items():
         path = folder / f"{name}.csv"
-        shown = frame.assign(**{c: pd.to_datetime(frame[c]).dt.strftime("%d-%m-%Y") for c in ("van", "tot met")}) if name == "jobs" else frame
+        shown = (
+            frame.assign(**{c: pd.to_datetime(frame[c]).dt.strftime("%d-%m-%Y") for c in ("van", "tot met")})
+            if name == "jobs"
+            else frame
+        )
         shown.to_csv(path, sep=";", index=False, decimal=",")
     here = made.model_copy(update={"path": folder / "study.toml", "data": made.data.model_copy(update={"folder": "."})})
     frames = {name: spark.createDataFrame(frame) for name, frame in tables.items()}
@@ -177,7 +187,9 @@ def test_checks_and_quarantine_are_the_same(both):
     for key, check in one.items():
         assert (check.count, check.severity, check.unit) == (two[key].count, two[key].severity, two[key].unit), key
         assert check.share == pytest.approx(two[key].share)
-        assert {arm: dict(v) for arm, v in check.arms.items()} == {arm: dict(v) for arm, v in two[key].arms.items()}, key
+        assert {arm: dict(v) for arm, v in check.arms.items()} == {arm: dict(v) for arm, v in two[key].arms.items()}, (
+            key
+        )
 
 
 def test_spells_episodes_and_patterns_are_the_same(both):
@@ -188,12 +200,18 @@ def test_spells_episodes_and_patterns_are_the_same(both):
     for make, key in ((episodes, "person"), (patterns, "pattern")):
         one, two = (rows(make(source, made, splits, traits), key, "spell", "start") for source in (duck, spark))
         assert len(one) > 1500 and one == two
-    plain = [make(source, made).collect("pyarrow").to_native() for make in (episodes, patterns) for source in (duck, spark)]
+    plain = [
+        make(source, made).collect("pyarrow").to_native() for make in (episodes, patterns) for source in (duck, spark)
+    ]
     assert plain[0].to_pylist() == plain[1].to_pylist() and plain[2].to_pylist() == plain[3].to_pylist()  # sorted too
 
 
-@pytest.mark.parametrize("outcome", ["state:benefit", "exit:work", "months:benefit", "state:work", "flow:earnings"])
-@pytest.mark.parametrize(("unit", "period"), [("team", "month"), ("person", "year")])
+PANELS = ["state:benefit", "exit:work", "months:benefit", "state:work", "flow:earnings"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "unit", "period"), [*((outcome, "team", "month") for outcome in PANELS), ("exit:any", "person", "year")]
+)
 def test_panels_are_the_same(both, outcome, unit, period):
     duck, spark, made = both
     one, two = (rows(panel(s, made, outcome, unit=unit, period=period), "unit", "period") for s in (duck, spark))

@@ -186,16 +186,17 @@ def _break(days: Days, odd: NDArray[np.bool_]) -> Found | None:
 
 
 def none_in_month(days: Days) -> Found | None:
-    """Months with nothing, in days that have enough of them a month."""
+    """Months with nothing since the first with something, in days that have enough of them a month."""
     some = days.months[days.whole & (days.months > 0)]
-    return _break(days, days.whole & (days.months == 0)) if len(some) and some.mean() >= BUSY else None
+    begun = np.cumsum(days.months) > 0
+    return _break(days, days.whole & begun & (days.months == 0)) if len(some) and some.mean() >= BUSY else None
 
 
 def drop(days: Days) -> Found | None:
-    """Months below half of their neighbours, beyond chance."""
+    """Months below half of their neighbours, beyond chance; not the first, in which data may begin slowly."""
     mean = _neighbours(days)
     low = (days.months < mean / 2) & (mean - days.months > SIGMAS * np.sqrt(mean))
-    return _break(days, low & (days.months > 0))
+    return _break(days, low & (days.months > 0) & (np.arange(len(mean)) > days.whole.argmax()))
 
 
 def peak(days: Days) -> Found | None:

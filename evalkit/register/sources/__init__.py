@@ -41,9 +41,9 @@ PACKAGES = {
 
 
 def kind_of(source: Source) -> str:
-    """``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb``, ``postgres`` or ``spark``; empty: cannot be read.
+    """``csv``, ``parquet``, ``stata``, ``spss``, ``sas``, ``excel``, ``duckdb``, ``postgres`` or ``spark``.
 
-    What is not recognised by its extension is CSV.
+    Empty: it cannot be read. What is not recognised by its extension is CSV.
     """
     if source.database:
         return "spark" if source.database == SPARK else "postgres"

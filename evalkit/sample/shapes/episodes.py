@@ -60,7 +60,7 @@ class Traits:
 
 
 def _names(study: Study, traits: Traits) -> tuple[list[str], list[str]]:
-    """The covariates, once each: those asked for, otherwise the study's own that do not change over time; and the texts."""
+    """The covariates asked for, otherwise the study's own that do not change over time; and which are texts."""
     kinds = {field.name: field.kind for field in fields(study, "persons") if field.own and field.name != "person"}
     if "birth_year" in kinds:
         kinds["age"] = "integer"
@@ -88,7 +88,7 @@ def _band(name: str, bounds: Sequence[float]) -> nw.Expr:
 
 
 def described(register: Register, study: Study, splits: Splits, traits: Traits) -> tuple[nw.LazyFrame, list[str]]:
-    """Spells under observation for a month at least, with covariates and the cluster above the person; and the names of the covariates."""
+    """Spells observed for a month at least, with covariates and cluster above the person; names of the covariates."""
     names, texts = _names(study, traits)
     spells = spell_table(register, study)
     if study.eligibility.stock == "exclude":
@@ -96,7 +96,8 @@ def described(register: Register, study: Study, splits: Splits, traits: Traits) 
     if splits.until is not None:
         over = _c("stop") > splits.until
         spells = spells.with_columns(
-            event=nw.when(over).then(0).otherwise(_c("event")), stop=nw.when(over).then(splits.until).otherwise(_c("stop"))
+            event=nw.when(over).then(0).otherwise(_c("event")),
+            stop=nw.when(over).then(splits.until).otherwise(_c("stop")),
         )
     spells = spells.filter(_c("entry") < _c("stop"))
     spells = spells.with_columns(  # a start after observation ends is not seen, nor the plan of one at its very end
@@ -138,7 +139,7 @@ def _pieces(register: Register, spells: nw.LazyFrame, splits: Splits) -> nw.Lazy
     frame = register.engine.explode(spells.with_columns(**inside), "zero", "number", "nth")
     here, again = _c("mark_0"), nw.lit(False)
     for i, name in enumerate(names):
-        here = nw.when(_c("nth") == i).then(_c(name)).otherwise(here)  # type: ignore[assignment]
+        here = nw.when(_c("nth") == i).then(_c(name)).otherwise(here)
         again = again | ((_c("nth") > i) & (_c(name) == _c("start")).fill_null(False))
     frame = frame.with_columns(start=here).filter(~_c("start").is_null(), ~again)
     later = [nw.when(_c(name) > _c("start")).then(_c(name)).otherwise(None) for name in names]
@@ -163,8 +164,8 @@ def _by_band(register: Register, frame: nw.LazyFrame, cuts: Sequence[int]) -> nw
     frame = register.engine.explode(frame, "band_1", "band_2", "band")
     low, high = nw.lit(0), nw.lit(2**30)
     for i, cut in enumerate(cuts):
-        low = nw.when(_c("band") == i + 1).then(nw.lit(cut)).otherwise(low)  # type: ignore[assignment]
-        high = nw.when(_c("band") == i).then(nw.lit(cut)).otherwise(high)  # type: ignore[assignment]
+        low = nw.when(_c("band") == i + 1).then(nw.lit(cut)).otherwise(low)
+        high = nw.when(_c("band") == i).then(nw.lit(cut)).otherwise(high)
     frame = frame.with_columns(start=nw.max_horizontal("start", low), until=nw.min_horizontal("until", high))
     return frame.drop("band_1", "band_2", "band")
 
@@ -172,7 +173,9 @@ def _by_band(register: Register, frame: nw.LazyFrame, cuts: Sequence[int]) -> nw
 def _by_year(register: Register, frame: nw.LazyFrame) -> nw.LazyFrame:
     """Cut stretches where the first day of an elapsed month is the first in a new calendar year."""
     first, last = _c("month") + _c("start"), _c("month") + _c("until") - 1
-    frame = register.engine.explode(frame.with_columns(year_1=first // 12, year_2=last // 12), "year_1", "year_2", "year_0")
+    frame = register.engine.explode(
+        frame.with_columns(year_1=first // 12, year_2=last // 12), "year_1", "year_2", "year_0"
+    )
     begin = _c("year_0") * 12 - _c("month")
     frame = frame.with_columns(
         start=nw.max_horizontal("start", begin), until=nw.min_horizontal("until", begin + 12), year=_c("year_0") + 1970
@@ -196,7 +199,9 @@ def _columns(frame: nw.LazyFrame, who: str, shown: nw.Expr, splits: Splits, rest
     return frame.sort(who, "spell", "start").select(shown, *order, *["year"] * splits.years, *rest)
 
 
-def episodes(register: Register, study: Study, splits: Splits | None = None, traits: Traits | None = None) -> nw.LazyFrame:
+def episodes(
+    register: Register, study: Study, splits: Splits | None = None, traits: Traits | None = None
+) -> nw.LazyFrame:
     """Counting-process episodes: one row for each stretch (start, stop] of a spell in which nothing changes.
 
     Returns
@@ -217,7 +222,9 @@ def episodes(register: Register, study: Study, splits: Splits | None = None, tra
     return _columns(frame, "place", _c("person"), splits, [cluster, *map(_c, names)])
 
 
-def patterns(register: Register, study: Study, splits: Splits | None = None, traits: Traits | None = None) -> nw.LazyFrame:
+def patterns(
+    register: Register, study: Study, splits: Splits | None = None, traits: Traits | None = None
+) -> nw.LazyFrame:
     """Episodes of persons who are alike in all of them, once, with the number of such persons.
 
     Returns

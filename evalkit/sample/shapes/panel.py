@@ -84,11 +84,16 @@ def panel(
     grid = _grid(register, study, source, LENGTH[period])
     people = _people(register, study, unit)
     sums = _sums(register, study, source, grid).join(people, on="place", how="inner")
-    sums = sums.with_columns(period=grid.number(_c("month"))).group_by("unit", "period").agg(_c("y").sum(), _c("n").sum())
+    sums = (
+        sums.with_columns(period=grid.number(_c("month"))).group_by("unit", "period").agg(_c("y").sum(), _c("n").sum())
+    )
     units = people.group_by("unit").agg(persons=nw.len(), low=_c("cluster").min(), high=_c("cluster").max())
     same = nw.when(_c("low") == _c("high")).then(_c("low")).otherwise(_c("unit"))
     units = units.join(_treated(register, study, people, grid, adopted), on="unit", how="left").with_columns(
-        cluster=same, first_treated=_c("first_treated").fill_null(0), from_=nw.lit(1), to=nw.lit(grid.last - grid.first + 1)
+        cluster=same,
+        first_treated=_c("first_treated").fill_null(0),
+        from_=nw.lit(1),
+        to=nw.lit(grid.last - grid.first + 1),
     )
     frame = register.engine.explode(units, "from_", "to", "period")
     rate = source.family == "exit"
@@ -101,9 +106,13 @@ def panel(
             outcome=_c("y").fill_null(0.0) / (_c("persons") * months), weight=_c("persons").cast(nw.Float64)
         )
     begins = _months(register).select(number="month", begins="first_date")
-    frame = frame.with_columns(number=(_c("period") + (grid.first - 1)) * grid.length).join(begins, on="number", how="left")
+    frame = frame.with_columns(number=(_c("period") + (grid.first - 1)) * grid.length).join(
+        begins, on="number", how="left"
+    )
     frame = frame.filter(_c("weight") > 0)
-    return frame.select("unit", "period", "begins", "outcome", "first_treated", "cluster", "weight").sort("unit", "period")
+    return frame.select("unit", "period", "begins", "outcome", "first_treated", "cluster", "weight").sort(
+        "unit", "period"
+    )
 
 
 def _source(register: Register, study: Study, outcome: str) -> OutcomeSource:
@@ -228,7 +237,9 @@ def _amounts(register: Register, grid: _Grid, frame: nw.LazyFrame) -> nw.LazyFra
     frame = frame.with_columns(
         low=nw.lit(low), high=nw.lit(high), first=month_number(_c("begin")), last=month_number(_c("until"))
     )
-    frame = frame.with_columns(first_month=nw.max_horizontal("first", "low"), last_month=nw.min_horizontal("last", "high"))
+    frame = frame.with_columns(
+        first_month=nw.max_horizontal("first", "low"), last_month=nw.min_horizontal("last", "high")
+    )
     frame = frame.drop("first", "last").filter(_c("first_month") <= _c("last_month"))
     frame = register.engine.explode(frame, "first_month", "last_month", "month")
     frame = frame.join(_months(register), on="month", how="left")

@@ -45,12 +45,12 @@ def spell_table(register: Register, study: Study) -> nw.LazyFrame:
 
     Returns
     -------
-    ``place`` (the row of the person in the table of persons), ``spell`` (0 for his first), ``begin`` and ``end`` (first and last day on benefit; empty while
-    it runs), ``reason`` (empty text without one), ``stock`` (ran already when the window began) and, in whole months
-    from ``begin``: ``entry`` (under observation from), ``stop`` (until), ``event`` (1: ended there), ``began`` (elapsed
-    month in which the instrument first starts), ``treated`` (first elapsed month that begins with it) and ``planned``
-    (first one that begins after its planned end), empty when it does not start. ``month`` and ``day`` are the calendar
-    month (since January 1970) and the day of the month of ``begin``.
+    ``place`` (row of the person among persons), ``spell`` (0 for his first), ``begin`` and ``end`` (first and last day
+    on benefit; empty while it runs), ``reason`` (empty text without one), ``stock`` (ran already when the window began)
+    and, in whole months from ``begin``: ``entry`` (under observation from), ``stop`` (until), ``event`` (1: ended
+    there), ``began`` (elapsed month in which the instrument first starts), ``treated`` (first elapsed month that begins
+    with it) and ``planned`` (first one that begins after its planned end), empty when it does not start. ``month`` and
+    ``day`` are the calendar month (since January 1970) and the day of the month of ``begin``.
 
     It is worked out once a register and kept in its engine.
     """
@@ -72,33 +72,35 @@ def merged(register: Register, study: Study) -> nw.LazyFrame:
     ``place``, ``spell``, ``begin``, ``until`` (``FAR`` while it runs), ``reason``. Of rows that end last together the
     reason of the highest rank counts: unknown, then those that the study does not list, then those it lists, in order.
     """
-    reasons = _ranked(register, study)
-    frame = register.benefits.with_columns(until=_c("end").fill_null(date(FAR)), row=_c("spell"))
-    rank = nw.lit(0)
-    for code, reason in enumerate(reasons):
-        test = _c("reason").is_null() if reason == "" else _c("reason") == reason
-        rank = nw.when(test).then(nw.lit(code)).otherwise(rank)  # type: ignore[assignment]
+    reasons, size = _ranked(register, study)
+    until = _c("end").fill_null(date(FAR))
+    frame = register.benefits.with_columns(until=until, row=_c("spell"), reason=_c("reason").fill_null(""))
+    frame = frame.join(reasons, on="reason", how="inner")
     until = _c("until")
     number = (until.dt.year() * 10_000 + until.dt.month() * 100 + until.dt.day()).cast(nw.Int64)
-    frame = frame.with_columns(code=number * len(reasons) + rank.cast(nw.Int64))
+    frame = frame.with_columns(code=number * size + _c("rank"))
     if study.spells.level == "household":
         frame = _for_members(register, frame)
     frame = placed(register, frame.select("person", "start", "until", "code", "row"))
     frame = _components(register, frame, study.spells.merge_gap_months)
-    frame = frame.group_by("place", "spell").agg(begin=_c("start").min(), until=_c("until").max(), code=_c("code").max())
-    reason = nw.lit("")
-    for code, name in enumerate(reasons):
-        reason = nw.when(_c("code") % len(reasons) == code).then(nw.lit(name)).otherwise(reason)  # type: ignore[assignment]
-    return frame.select("place", "spell", "begin", "until", reason.alias("reason"))
+    frame = frame.group_by("place", "spell").agg(
+        begin=_c("start").min(), until=_c("until").max(), rank=_c("code").max() % size
+    )
+    return frame.join(reasons, on="rank", how="inner").select("place", "spell", "begin", "until", "reason")
 
 
-def _ranked(register: Register, study: Study) -> list[str]:
-    """The reasons in the register, lowest rank first; the empty one stands for none."""
+def _ranked(register: Register, study: Study) -> tuple[nw.LazyFrame, int]:
+    """The reasons in the register (the empty text stands for none) with their ``rank`` from 0, and how many."""
     found = register.benefits.select("reason").unique().collect("pyarrow").to_native().column("reason").to_pylist()
     assert study.data is not None
     listed = list(study.data.benefits.codes.get("reason", {}))
     others = sorted({reason or "" for reason in found} - {UNKNOWN, *listed})
-    return [UNKNOWN, *others, *listed]
+    reasons = [UNKNOWN, *others, *listed]
+    name = f"__reasons_{hashlib.blake2b(repr(reasons).encode(), digest_size=8).hexdigest()}"
+    if register.engine.has(name):
+        return register.engine.frame(name), len(reasons)
+    ranks = np.arange(len(reasons))
+    return register.engine.put(name, pa.table({"reason": pa.array(reasons, pa.string()), "rank": ranks})), len(reasons)
 
 
 def _for_members(register: Register, frame: nw.LazyFrame) -> nw.LazyFrame:
