@@ -43,8 +43,10 @@ def _default_lang() -> Lang:
     return Lang.nl if wish.lower().startswith("nl") else Lang.en
 
 
-_DONE = {"simulate": 0.0, "read": 0.1, "sample": 0.25, "analysis": 0.4, "results": 0.7, "report": 0.8, "done": 1.0}
-_DONE |= {"aggregates": 0.4, "twin": 0.6}
+_DONE = {
+    "simulate": 0.0, "read": 0.1, "sample": 0.25, "analysis": 0.4, "aggregates": 0.4, "twin": 0.6, "results": 0.7,
+    "report": 0.8, "done": 1.0,
+}  # fmt: skip
 """How far along the line each step begins; roughly, by time."""
 
 

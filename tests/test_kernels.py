@@ -121,6 +121,18 @@ def fault(design, y):
     return caught.value.faults[0]
 
 
+def test_a_rare_level_with_a_high_chance_is_no_separation():
+    """A full Newton step leaps so far from the intercept that it never comes back; 8 of 44 is no perfect prediction."""
+    rng = RNG(0)
+    x, level = rng.normal(size=40_044), np.append(rng.integers(0, 3, 40_000), np.full(44, 3))
+    y = rng.random(len(x)) < 1 / (1 + np.exp(-(np.log(0.0125) + x)))
+    y[-44:] = np.arange(44) < 8
+    mine = fit_logit(plain(x[:, None], ("x",), integer_factor("quarter", level)), y)
+    dummies = [(level == i).astype(float) for i in (1, 2, 3)]
+    theirs = sm.Logit(y.astype(float), np.column_stack([np.ones(len(x)), x, *dummies])).fit(disp=0, maxiter=200)
+    assert np.abs((mine.coefficients - theirs.params) / theirs.bse).max() < 1e-6
+
+
 def test_empty_arms_are_faults():
     design = plain(RNG(0).normal(size=(10, 1)), ("x",))
     assert fault(design, np.zeros(10, bool)).code == "design.no_treated"

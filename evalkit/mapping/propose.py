@@ -248,13 +248,16 @@ def _many(read: Sequence[_File], roles: Mapping[int, str]) -> dict[int, tuple[st
     figures = {name: [*known] for name, known in words()["figures"].items()}
     found: dict[int, tuple[str, dict[str, tuple[int, float]]]] = {}
     for i, file in enumerate(read):
-        columns = {} if i in roles else _columns(file, "changes")
-        if {"person", "start"} <= set(columns):
-            kind, known = "changes", values
-        elif i not in roles and "person" not in columns:
+        if i in roles:
+            continue
+        columns, kind, known = _columns(file, "changes"), "changes", values
+        if "person" not in columns:
             columns, kind, known = _columns(file, "areas"), "areas", figures
-        best = _best(file, known, [at for at, _ in columns.values()]) if columns else None
-        if best and (kind == "changes" or {"area", "month"} <= set(columns)):
+        needed = {"person", "start"} if kind == "changes" else {"area", "month"}
+        if not needed <= set(columns):
+            continue
+        best = _best(file, known, [at for at, _ in columns.values()])
+        if best:
             name = f"{kind}.{best[0]}"
             if name not in {table for table, _ in found.values()}:
                 found[i] = name, {**columns, "value": (best[1], _SURE)}

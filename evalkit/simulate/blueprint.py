@@ -60,6 +60,10 @@ class Effect:
         raise UsageError(Fault("twin.effect", {}, "--effect"))
 
 
+USUAL = Effect()
+"""A lock-in and then a gain, as long as the instrument usually lasts."""
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """The law of a twin.

@@ -85,28 +85,28 @@ def _geometric(rng: Any, probability: float) -> int:
 
 
 @njit(cache=True)
-def _boundary(days: Ints, entry: int, offset: int, step: int) -> int:
+def boundary(days: Ints, entry: int, offset: int, step: int) -> int:
     """First day of a sub-step."""
     return days[entry + step // STEPS] + offset + STEP_DAYS * (step % STEPS)
 
 
 @njit(cache=True)
-def _last_day(rng: Any, days: Ints, entry: int, offset: int, step: int) -> int:
+def day_within(rng: Any, days: Ints, entry: int, offset: int, step: int) -> int:
     """A day of a sub-step, each as likely."""
-    first = _boundary(days, entry, offset, step)
-    return first + int(rng.random() * (_boundary(days, entry, offset, step + 1) - first))
+    first = boundary(days, entry, offset, step)
+    return first + int(rng.random() * (boundary(days, entry, offset, step + 1) - first))
 
 
 @njit(cache=True)
 def _end_of(days: Ints, entry: int, offset: int, step: int, months: int, last_day: int, last: int) -> tuple[Any, Any]:
     """Planned and actual last day of an episode that begins in a sub-step; NEVER when not over by ``last``."""
-    planned = _boundary(days, entry, offset, step + STEPS * months) - 1
+    planned = boundary(days, entry, offset, step + STEPS * months) - 1
     end = min(planned, last_day)
     return planned, end if end <= last else NEVER
 
 
 @njit(cache=True)
-def _spell(
+def spell(
     rng: Any,
     work: float,
     start: float,
@@ -180,7 +180,7 @@ def _live(
             entry = int(rng.random() * entries)
             offset = int(rng.random() * entry_days)
             steps = (entries - entry) * STEPS
-            begun, left, reason = _spell(
+            begun, left, reason = spell(
                 rng,
                 work[cell],
                 start[cell],
@@ -195,7 +195,7 @@ def _live(
                 0,
                 steps,
             )
-            end: Any = _last_day(rng, days, entry, offset, left) if left >= 0 else NEVER
+            end: Any = day_within(rng, days, entry, offset, left) if left >= 0 else NEVER
             if end >= first:  # of the stock only those still on benefit are in the register
                 break
         cells[person] = cell
@@ -205,7 +205,7 @@ def _live(
         coached = _geometric(rng, coach) - 1
         for kind in range(2):
             at = begun if kind == 0 else coached
-            day = _boundary(days, entry, offset, at) if 0 <= at < stop else NEVER
+            day = boundary(days, entry, offset, at) if 0 <= at < stop else NEVER
             if day <= last:
                 if n_episodes == len(episodes):
                     episodes = np.concatenate((episodes, np.empty_like(episodes)))
@@ -226,11 +226,11 @@ def _live(
             left += _geometric(rng, back[reason])
             if left >= steps:
                 break
-            begin = _boundary(days, entry, offset, left) + 1  # a day off benefit lies between two spells
+            begin = boundary(days, entry, offset, left) + 1  # a day off benefit lies between two spells
             left += _geometric(rng, again.sum())
             which = rng.random() * again.sum()
             reason = 0 if which < again[0] else 1 if which < again[0] + again[1] else 2
-            end = _last_day(rng, days, entry, offset, left) if left < steps else NEVER
+            end = day_within(rng, days, entry, offset, left) if left < steps else NEVER
     return cells, months, spells[:n_spells], episodes[:n_episodes]
 
 

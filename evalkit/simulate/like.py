@@ -14,7 +14,7 @@ from evalkit.register import read as read_register
 from evalkit.register.dialect import Dialect, Notice, unheard
 from evalkit.simulate.aggregates import FILE, Aggregates
 from evalkit.simulate.auditing import audit
-from evalkit.simulate.blueprint import Effect
+from evalkit.simulate.blueprint import USUAL, Effect
 from evalkit.simulate.counting import aggregates
 from evalkit.simulate.facts import refuse
 from evalkit.simulate.own_layout import check_text, code_lists, study_text, table_contents, table_files
@@ -126,7 +126,7 @@ def make(
     told: Aggregates,
     persons: int | None = None,
     seed: int = 1,
-    effect: Effect = Effect(),  # noqa: B008
+    effect: Effect = USUAL,
 ) -> Made:
     """The files of a twin: tables, study file, aggregates and the known effect.
 
@@ -180,7 +180,7 @@ def write_twin(
     UsageError
         ``cli.exists``, and what :func:`gather`, :func:`load` and :meth:`Effect.read` raise.
     """
-    wanted = Effect() if effect is None else Effect.read(effect)
+    wanted = USUAL if effect is None else Effect.read(effect)
     _refuse_existing(folder / FILE_NAME)
     study, told = gather(like, notice, progress) if source is None else load(source, like)
     progress("twin", persons=told.persons if persons is None else persons)

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from evalkit.calendar import NEVER
-from evalkit.simulate.draw import _boundary, _last_day, _spell
+from evalkit.simulate.draw import boundary, day_within, spell
 from evalkit.simulate.model import STEPS, Array, Ints, Law, month_days
 
 LATEST_DAY = 27
@@ -59,17 +59,17 @@ def _lives(
     n = 0
     for person in range(len(entries)):
         entry, offset, from_step = entries[person], offsets[person], 0
-        while _boundary(days, entry, offset, from_step) < first and from_step < (months - entry) * STEPS:
+        while boundary(days, entry, offset, from_step) < first and from_step < (months - entry) * STEPS:
             from_step += 1
         begin = days[entry] + offset
         while begin <= last:
             steps = (months - entry) * STEPS
-            begun, left, kind = _spell(
+            begun, left, kind = spell(
                 rng, work[person], start[person], others, others_duration, duration, calendar, start_elapsed, calendar,
                 path, entry, from_step, steps,
             )  # fmt: skip
-            started: Any = _boundary(days, entry, offset, begun) if begun >= 0 else NEVER
-            end: Any = _last_day(rng, days, entry, offset, left) if left >= 0 else NEVER
+            started: Any = boundary(days, entry, offset, begun) if begun >= 0 else NEVER
+            end: Any = day_within(rng, days, entry, offset, left) if left >= 0 else NEVER
             if n == len(rows):
                 rows = np.concatenate((rows, np.empty_like(rows)))
             seen = end <= last
@@ -85,7 +85,7 @@ def _lives(
                 away = rng.random() >= returns[kind, back - left - 1]
             if away:
                 break
-            begin = _boundary(days, entry, offset, back) + 1
+            begin = boundary(days, entry, offset, back) + 1
             while days[entry + 1] <= begin:
                 entry += 1
             offset = begin - days[entry]

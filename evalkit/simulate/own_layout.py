@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from evalkit import calendar, layouts
+from evalkit.analyses import all_settings
 from evalkit.calendar import day_number
 from evalkit.effects import generator
 from evalkit.register.schema import Field, fields
@@ -152,8 +153,6 @@ def study_text(study: Study) -> str:
 
 def check_text(study: Study, text: str) -> None:
     """Make sure that the study of the twin is the same study but for its titles and files."""
-    from evalkit.analyses import all_settings
-
     made = parse(text, study.path, all_settings())
     files = table_files(study)
     assert made.data is not None and study.data is not None

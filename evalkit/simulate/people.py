@@ -152,6 +152,8 @@ def cells(margins: Sequence[Margin]) -> tuple[Array, Array]:
     for one in margins:
         own, low = _on_grid(*one.points()[:2])
         mass, origin = np.maximum(fftconvolve(mass, own), 0.0), origin + low
+    if not mass.any():
+        return np.zeros(BLOCK), np.zeros((BLOCK, 2))
     at = np.argwhere(mass > _NEGLIGIBLE**2)
     share, ratio = mass[tuple(at.T)], (at + origin) * _FINE
     _, group = np.unique(np.floor(ratio / _COARSE), axis=0, return_inverse=True)

@@ -18,7 +18,7 @@ from evalkit import calendar
 from evalkit.calendar import NEVER, Days, day_number
 from evalkit.effects import generator
 from evalkit.simulate.aggregates import Aggregates, Band, Group, Instrument, Jobs, Share
-from evalkit.simulate.blueprint import Blueprint, Effect, blueprint, middle
+from evalkit.simulate.blueprint import USUAL, Blueprint, Effect, blueprint, middle
 from evalkit.simulate.draw import Tables, dates
 from evalkit.simulate.lives import LATEST_DAY, lives
 from evalkit.simulate.model import STEPS, Ints, Law
@@ -33,7 +33,7 @@ _STOCK_POINTS = 5
 """So many lengths stand for those of the stock in the known effect."""
 
 
-def twin(aggregates: Aggregates, persons: int, seed: int, effect: Effect = Effect()) -> Tables:  # noqa: B008
+def twin(aggregates: Aggregates, persons: int, seed: int, effect: Effect = USUAL) -> Tables:
     """Tables with fixed names and fixed codes, the same for the same seed.
 
     Columns of persons are independent of each other; rates of leaving and starting depend on them as told. Whoever
@@ -267,7 +267,7 @@ def _by_calendar_month(who: Ints, start: Days, until: Days) -> tuple[Ints, Days,
 # -- the known effect -----------------------------------------------------------------------------------------------
 
 
-def known_effect(study: Study, aggregates: Aggregates, effect: Effect = Effect()) -> dict[str, TrueEffect]:  # noqa: B008
+def known_effect(study: Study, aggregates: Aggregates, effect: Effect = USUAL) -> dict[str, TrueEffect]:
     """The effect that a study of the twin should find, by the name of its outcome; see ``docs/twin.md``.
 
     Outcomes whose effect is not worked out are left out: those that look at jobs by month, returns and durable exits;

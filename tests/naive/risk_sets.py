@@ -75,7 +75,7 @@ def risk_sets(births, benefits, episodes, rules, rows=None):
                 starts.setdefault(person, []).append(day)
             if begin is not None:
                 same.setdefault(person, []).append((begin, end))
-        else:
+        elif begin is not None:
             others.setdefault(person, []).append((begin, end))
 
     def own_start(person, spell):
