@@ -22,6 +22,9 @@ FILE = "aggregates.json"
 
 Quarter = Annotated[str, StringConstraints(pattern=r"^\d{4}-Q[1-4]$")]
 
+MONTH = 365.25 / 12
+"""Days in a month, on average: what person-months are counted in."""
+
 ExitName = Literal["target", "other", "unknown"]
 EXITS: tuple[ExitName, ...] = ("target", "other", "unknown")
 """Kinds of exit: that which the instrument is to bring about, other known ones, and those without a known reason."""

@@ -20,6 +20,7 @@ from evalkit.sample.instruments import Episodes
 from evalkit.sample.spells import spell_holding
 from evalkit.simulate.aggregates import (
     EXITS,
+    MONTH,
     Aggregates,
     Band,
     Exit,
@@ -31,7 +32,7 @@ from evalkit.simulate.aggregates import (
     Share,
 )
 from evalkit.simulate.columns import Course, columns
-from evalkit.simulate.facts import MONTH, Facts, Ints, attach, refuse
+from evalkit.simulate.facts import Facts, Ints, attach, refuse
 from evalkit.simulate.rounding import Rules, groups, persons_in, runs
 from evalkit.simulate.workers import jobs
 from evalkit.study import Study
@@ -335,8 +336,8 @@ def _layouts(study: Study, dialects: Sequence[Dialect]) -> dict[str, Layout]:
     for table in study.data.tables:
         seen = found.get(table)
         guess = {
-            "delimiter": (seen and seen.delimiter) or (asked.delimiter if asked.delimiter != AUTO else ";"),
-            "encoding": (seen and seen.encoding) or (asked.encoding if asked.encoding != AUTO else "utf-8"),
+            "delimiter": asked.delimiter if asked.delimiter != AUTO else (seen and seen.delimiter) or ";",
+            "encoding": asked.encoding if asked.encoding != AUTO else (seen and seen.encoding) or "utf-8",
             "decimal": asked.decimal if asked.decimal != AUTO else (seen and seen.decimal) or ",",
             "date": asked.date if asked.date != AUTO else (seen and seen.date) or "%d-%m-%Y",
         }

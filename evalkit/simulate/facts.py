@@ -22,9 +22,6 @@ from evalkit.study.outcome_source import read_source
 
 Ints = NDArray[np.int64]
 
-MONTH = 365.25 / 12
-"""Days in a month, on average."""
-
 
 def refuse(study: Study) -> None:
     """Refuse a study whose data a twin cannot be made of.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from evalkit import calendar
 from evalkit.calendar import NEVER, Days, day_number
 from evalkit.effects import generator
-from evalkit.simulate.aggregates import Aggregates, Band, Group, Instrument, Jobs, Share
+from evalkit.simulate.aggregates import MONTH, Aggregates, Band, Group, Instrument, Jobs, Share
 from evalkit.simulate.blueprint import USUAL, Blueprint, Effect, blueprint, middle
 from evalkit.simulate.draw import Tables, dates
 from evalkit.simulate.lives import LATEST_DAY, lives
@@ -28,7 +28,6 @@ from evalkit.simulate.truth import TrueEffect, eligible
 from evalkit.study import Study
 from evalkit.study.outcome_source import NOT, WORK_REGISTER, read_source
 
-_MONTH = 365.25 / 12
 _STOCK_POINTS = 5
 """So many lengths stand for those of the stock in the known effect."""
 
@@ -161,7 +160,7 @@ def _other_starts(bands: Sequence[Band], rng: np.random.Generator, rows: Ints, w
     for band in bands:
         low = np.maximum(calendar.add_months(begin, band.first), seen)
         high = calendar.add_months(begin, 1200 if band is bands[-1] else band.last)
-        rate = band.events / band.months / _MONTH
+        rate = band.events / band.months / MONTH
         length = np.maximum(high - low, 0)
         here = (day == NEVER) & (left < rate * length)
         if rate:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from evalkit import calendar
 from evalkit.sample.merging import union
 from evalkit.sample.spells import Intervals, intervals
-from evalkit.simulate.aggregates import Amount, Jobs, Share
-from evalkit.simulate.facts import MONTH, Facts, Ints
+from evalkit.simulate.aggregates import MONTH, Amount, Jobs, Share
+from evalkit.simulate.facts import Facts, Ints
 from evalkit.simulate.rounding import Rules, groups
 from evalkit.study.outcome_source import AMOUNTS
 
