@@ -39,7 +39,7 @@ bench: $(VENV)/.develop  ## time and memory of the whole line by number of perso
 examples: $(VENV)/.develop  ## real data: experiment beside matching
 	$(BIN)/python examples/nsw/run.py
 
-lock: $(VENV)/.develop  ## pin what is installed and tested
+lock: $(VENV)/.develop $(VENV)/.spark  ## pin what is installed and tested
 	{ echo "# What is tested. Made by make lock; pip reads it as constraints."; $(BIN)/pip freeze --exclude-editable | grep -v -i '^evalkit'; } > requirements.lock
 
 clean:

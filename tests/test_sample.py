@@ -200,6 +200,15 @@ def test_overlapping_spells_share_their_start():
     assert [arm for arm, _, _ in entries_of(sample, "W")] == [1]
 
 
+def test_an_age_that_is_known_of_nobody_is_refused():
+    rows = [("S", "2019-12-20", None, None), ("C", "2019-12-22", None, None)]
+    people = [person("S", birth=None), person("C", birth=None)]
+    made = protocol(horizon=3, covariates='numeric = ["age"]')
+    sample = cut(made, frames(people, rows, [("S", "training", "2020-01-31", None, None)]))
+    with pytest.raises(DataError, match="sample.covariate_empty"):
+        sample.design(sample.entries)
+
+
 def test_age_is_that_of_the_year_of_time_zero():
     tables = frames(
         [person("S", birth=1990), person("C", birth=None), person("D", birth=1960)],

@@ -17,7 +17,7 @@ from test_sample_twin import FIRST, LAST, REASONS, crooked, rows_of
 
 from evalkit import calendar, register
 from evalkit.errors import DataError
-from evalkit.sample import from_register
+from evalkit.sample import describe, from_register
 from evalkit.sample.shapes import Splits, Traits, episodes, patterns, spell_table
 
 ROW = "spell start stop event exit risk_set starts since_start planned_since_end".split()
@@ -375,3 +375,18 @@ def test_no_value_is_written_anywhere(town, tmp_path, monkeypatch):
     made = protocol(**SPAN)
     plain(patterns(register.from_frames(made, **town), made))
     assert not list(Path(tmp_path).iterdir())
+
+
+def test_the_report_tells_what_is_observed(town):
+    """The table counts what the engine's spells hold."""
+    made = protocol(**SPAN, spells="")
+    tables = register.from_frames(made, **town)
+    (table,) = [e for e in describe(tables, from_register(made, tables)) if e.id == "observed_spells"]
+    rows = pd.DataFrame(plain(spell_table(tables, made)))
+    rows = rows[rows.entry < rows.stop]
+    for row, stock in zip(table.rows, (False, True), strict=True):
+        own = rows[rows.stock == stock]
+        began = (own.began >= own.entry) & (own.began < own.stop)
+        found = (own.place.nunique(), len(own), (own.stop - own.entry).sum(), own.event.sum(), began.sum())
+        assert tuple(row[name] for name in ("persons", "spells", "months", "ended", "begun")) == found
+    assert [row["spells_of"] for row in table.rows] == ["spells_of.inflow", "spells_of.stock"]

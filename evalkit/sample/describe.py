@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from evalkit.exhibits import Exhibit
 from evalkit.register import Register
 from evalkit.sample.instrument_tables import describe_instruments
+from evalkit.sample.observed import describe_spells
 from evalkit.sample.types import Sample
 
 Description = Callable[[Register, Sample], Iterable[Exhibit]]
 
-DESCRIPTIONS: tuple[Description, ...] = (describe_instruments,)
+DESCRIPTIONS: tuple[Description, ...] = (describe_spells, describe_instruments)
 """In the order in which the report shows them."""
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from evalkit import calendar
 from evalkit.calendar import Days
 from evalkit.design import Design, Factor, cut_factor, integer_factor
+from evalkit.errors import DataError, Fault
 from evalkit.hashing import Hash
 from evalkit.register.schema import Check
 from evalkit.sample.changing import Changing, Fill
@@ -171,11 +172,19 @@ class Sample:
         return columns, tuple(names)
 
     def design(self, entries: Entries, *, time: bool = True) -> Design:
-        """Covariates of entries; ``time`` adds dummies for elapsed month and calendar quarter where they vary."""
+        """Covariates of entries; ``time`` adds dummies for elapsed month and calendar quarter where they vary.
+
+        Raises
+        ------
+        DataError
+            ``sample.covariate_empty`` when nobody's age is known.
+        """
         own = self.ages(entries)[:, None] if self.age else np.empty((len(entries), 0))
         names: tuple[str, ...] = ("age",) if self.age else ()
         if self.age and np.isnan(own).any():
             unknown = np.isnan(own)
+            if unknown.all():
+                raise DataError(Fault("sample.covariate_empty", {"column": "age"}))
             own = np.column_stack([np.where(unknown, np.nanmean(own), own), unknown.astype(float)])
             names = ("age", "age:missing")
         changed: tuple[Factor, ...] = ()
