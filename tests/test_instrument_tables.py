@@ -238,8 +238,8 @@ def test_descriptions_belong_to_no_analysis_and_follow_the_schema(documents):
     for document in documents.values():
         own = [e for e in document["exhibits"] if not e["analysis"]]
         assert [e["id"] for e in own if e["type"] == "table"] == [
-            "instruments", "instrument_lengths", "instrument_plans", "instrument_practice", "instrument_pairs",
-            "instrument_later",
+            "observed_spells", "instruments", "instrument_lengths", "instrument_plans", "instrument_practice",
+            "instrument_pairs", "instrument_later",
         ]  # fmt: skip
         jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(document)))
 

@@ -381,12 +381,19 @@ def test_the_report_tells_what_is_observed(town):
     """The table counts what the engine's spells hold."""
     made = protocol(**SPAN, spells="")
     tables = register.from_frames(made, **town)
-    (table,) = [e for e in describe(tables, from_register(made, tables)) if e.id == "observed_spells"]
+    (table,) = [e for e in describe(tables, from_register(made, tables)) if getattr(e, "id", "") == "observed_spells"]
     rows = pd.DataFrame(plain(spell_table(tables, made)))
     rows = rows[rows.entry < rows.stop]
     for row, stock in zip(table.rows, (False, True), strict=True):
         own = rows[rows.stock == stock]
         began = (own.began >= own.entry) & (own.began < own.stop)
-        found = (own.place.nunique(), len(own), (own.stop - own.entry).sum(), own.event.sum(), began.sum())
-        assert tuple(row[name] for name in ("persons", "spells", "months", "ended", "begun")) == found
+        found = (
+            own.place.nunique(),
+            len(own),
+            (own.stop - own.entry).sum(),
+            own.event.sum(),
+            (own.event == 0).sum(),
+            began.sum(),
+        )
+        assert tuple(row[name] for name in ("persons", "spells", "months", "exits", "running", "starts")) == found
     assert [row["spells_of"] for row in table.rows] == ["spells_of.inflow", "spells_of.stock"]

@@ -1,6 +1,6 @@
 """Spells described: how many there are, for how many months they are observed, and how they end.
 
-The counts are those of ``evalkit.sample.shapes.spell_table``, worked out on the sample's own arrays; a test compares them.
+The counts are those of ``evalkit.sample.shapes.spell_table``, here on the arrays of the sample; a test compares them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ COLUMNS = (
     Column("persons", "persons", "count", decimals=0),
     Column("spells", "observed_spells", "count", "persons", decimals=0),
     Column("months", "observed_months", "count", "persons", decimals=0),
-    Column("ended", "observed_exits", "count", parent="spells", decimals=0),
-    Column("begun", "observed_starts", "count", parent="spells", decimals=0),
+    Column("exits", "observed_exits", "count", parent="spells", decimals=0),
+    Column("running", "observed_censored", "count", parent="spells", decimals=0),
+    Column("starts", "observed_starts", "count", "persons", decimals=0),
 )
 
 
@@ -38,8 +39,9 @@ def describe_spells(register: Register, sample: Sample) -> Iterator[Exhibit]:
     length = calendar.whole_months(spells.start, length) + 1
     stop, ended = np.minimum(length, seen), (length <= seen) & (spells.end < NEVER)
     rows = []
-    for name, chosen in (("inflow", ~spells.stock(int(first))), ("stock", spells.stock(int(first)))):
-        chosen = np.flatnonzero(chosen & (entry < stop))
+    stock = spells.stock(int(first))
+    for name, among in (("inflow", ~stock), ("stock", stock)):
+        chosen = np.flatnonzero(among & (entry < stop))
         if len(chosen):
             own = spells.own_elapsed[chosen]
             rows.append(
@@ -48,8 +50,9 @@ def describe_spells(register: Register, sample: Sample) -> Iterator[Exhibit]:
                     "persons": len(np.unique(spells.person[chosen])),
                     "spells": len(chosen),
                     "months": int((stop - entry)[chosen].sum()),
-                    "ended": int(ended[chosen].sum()),
-                    "begun": int(((own >= entry[chosen]) & (own < stop[chosen])).sum()),
+                    "exits": int(ended[chosen].sum()),
+                    "running": int((~ended[chosen]).sum()),
+                    "starts": int(((own >= entry[chosen]) & (own < stop[chosen])).sum()),
                 }
             )
     if rows:
