@@ -17,8 +17,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from register_example import BENEFITS, EPISODES, MARKER, PERSONS, TABLE, TABLE_STUDY, bsn, write, write_table
+from typer.testing import CliRunner
 
 from evalkit import register, study
+from evalkit.cli import app
 from evalkit.errors import DataError, StudyError
 from evalkit.register.dialect import Dialect, date_format, decimal_mark
 from evalkit.register.sources import database
@@ -490,16 +492,9 @@ def test_date_formats(texts: list[str], formats: tuple[str, str]) -> None:
 
 
 def test_check_shows_what_was_found(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from evalkit.cli import app
-
     assert CliRunner().invoke(app, ["init", str(tmp_path / "s"), "-q"]).exit_code == 0
     loud = CliRunner().invoke(app, ["check", str(tmp_path / "s"), "--lang", "nl"])
     assert loud.exit_code == 0
     assert "personen.csv: CSV, 2.000 rijen; scheidingsteken ;  tekencodering utf-8" in loud.stderr
-    assert (
-        loud.stderr.index("uitkeringen.csv") < loud.stderr.index("Steekproef" if "Steekproef" in loud.stderr else "...")
-        or "%d-%m-%Y" in loud.stderr
-    )
+    assert "%d-%m-%Y" in loud.stderr.partition("uitkeringen.csv")[2].partition("\n")[0]
     assert CliRunner().invoke(app, ["check", str(tmp_path / "s"), "-q"]).stderr == ""
