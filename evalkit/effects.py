@@ -171,7 +171,7 @@ class Band:
 
 @dataclass(frozen=True)
 class MonthlyEffect:
-    """What an estimator returns for one outcome, before it has a name: arrays by month (K,) and their influence.
+    """What an estimator returns for one outcome, before it has a name: arrays by month (K,) and their uncertainty.
 
     ``columns``: how many regressors the adjustment for covariates could use.
     """
@@ -180,7 +180,7 @@ class MonthlyEffect:
     counterfactual: Array
     n_treated: NDArray[np.int64]
     n_comparison: NDArray[np.int64]
-    influence: Influence
+    uncertainty: Uncertainty
     columns: int
 
 

@@ -124,7 +124,7 @@ def test_experiment_agrees_with_statsmodels_as_its_page_says():
         theirs = sm.OLS(y, regressors).fit(cov_type="HC2")
         assert mine.estimate[0] == pytest.approx(theirs.params[1], abs=1e-12)
         assert mine.counterfactual[0] == pytest.approx(theirs.params[0], abs=1e-12)
-        assert np.sqrt(mine.influence.vcov[0, 0]) == pytest.approx(theirs.bse[1], abs=1e-12)
+        assert np.sqrt(mine.uncertainty.vcov[0, 0]) == pytest.approx(theirs.bse[1], abs=1e-12)
 
 
 # -- formats --------------------------------------------------------------------------------------------------------

@@ -45,9 +45,9 @@ def test_difference_in_means_has_neymans_variance(trial: dict[str, np.ndarray]) 
     assert np.allclose(made.estimate, one.mean(axis=0) - zero.mean(axis=0), rtol=SOLVED)
     assert np.allclose(made.counterfactual, zero.mean(axis=0), rtol=SOLVED)
     neyman = one.var(axis=0, ddof=1) / len(one) + zero.var(axis=0, ddof=1) / len(zero)
-    assert np.allclose(np.diag(made.influence.vcov), neyman, rtol=SOLVED)
+    assert np.allclose(np.diag(made.uncertainty.vcov), neyman, rtol=SOLVED)
     together = np.cov(one.T) / len(one) + np.cov(zero.T) / len(zero)
-    assert np.allclose(made.influence.vcov, together, rtol=SOLVED)  # months too go together as they should
+    assert np.allclose(made.uncertainty.vcov, together, rtol=SOLVED)  # months too go together as they should
     assert (made.n_treated.tolist(), made.n_comparison.tolist()) == ([35] * 3, [55] * 3)
     assert made.columns == 0
 
@@ -58,7 +58,7 @@ def test_six_people_by_hand() -> None:
     made = difference(np.arange(6) < 2, y, np.ones((6, 1), bool), np.arange(6))
     assert made.estimate[0] == pytest.approx(1, abs=EXACT)
     assert made.counterfactual[0] == pytest.approx(1, abs=EXACT)
-    assert made.influence.vcov[0, 0] == pytest.approx(1.5, abs=EXACT)
+    assert made.uncertainty.vcov[0, 0] == pytest.approx(1.5, abs=EXACT)
 
 
 def test_regression_adjustment_is_lins_with_hc2(trial: dict[str, np.ndarray]) -> None:
@@ -67,7 +67,7 @@ def test_regression_adjustment_is_lins_with_hc2(trial: dict[str, np.ndarray]) ->
         fit = lin(trial, month, np.arange(N), trial["x"])
         assert made.estimate[month] == pytest.approx(fit.params[1], rel=SOLVED)  # type: ignore[attr-defined]
         assert made.counterfactual[month] == pytest.approx(fit.params[0], rel=SOLVED)  # type: ignore[attr-defined]
-        error = np.sqrt(made.influence.vcov[month, month])
+        error = np.sqrt(made.uncertainty.vcov[month, month])
         assert error == pytest.approx(fit.bse[1], rel=SOLVED)  # type: ignore[attr-defined]
     assert made.columns == 2
 
@@ -76,7 +76,7 @@ def test_adjustment_does_not_depend_on_units_of_covariates(trial: dict[str, np.n
     made = run(trial, adjust=True)
     scaled = run(trial | {"x": trial["x"] * np.array([1e6, 1e-3]) + np.array([0.0, 5.0])}, adjust=True)
     assert np.allclose(scaled.estimate, made.estimate, rtol=SOLVED)
-    assert np.allclose(scaled.influence.vcov, made.influence.vcov, rtol=1e2 * SOLVED)
+    assert np.allclose(scaled.uncertainty.vcov, made.uncertainty.vcov, rtol=1e2 * SOLVED)
 
 
 def test_clusters_sum_within_and_keep_the_estimate(trial: dict[str, np.ndarray]) -> None:
@@ -84,20 +84,20 @@ def test_clusters_sum_within_and_keep_the_estimate(trial: dict[str, np.ndarray])
     cluster = np.arange(N) // 3 + 100
     made = run(trial, adjust=True, cluster=cluster, level="team")
     assert np.array_equal(made.estimate, alone.estimate)
-    assert (made.influence.level, len(made.influence.ids)) == ("team", 30)
-    summed = np.array([alone.influence.values[cluster == c].sum(axis=0) for c in np.unique(cluster)])
-    assert np.allclose(made.influence.values, summed, rtol=0, atol=EXACT)
+    assert (made.uncertainty.level, len(made.uncertainty.ids)) == ("team", 30)
+    summed = np.array([alone.uncertainty.values[cluster == c].sum(axis=0) for c in np.unique(cluster)])
+    assert np.allclose(made.uncertainty.values, summed, rtol=0, atol=EXACT)
 
 
 def test_twins_in_a_cluster_do_not_count_twice() -> None:
     """Everybody twice: clustered on the pair, the variance is that of the single data up to n / (n - 1)."""
     rng = np.random.default_rng(1)
     y, treated = rng.normal(size=(40, 1)), np.arange(40) % 2 == 0
-    once = difference(treated, y, np.ones((40, 1), bool), np.arange(40)).influence.vcov[0, 0]
+    once = difference(treated, y, np.ones((40, 1), bool), np.arange(40)).uncertainty.vcov[0, 0]
     twice = difference(
         np.repeat(treated, 2), np.repeat(y, 2, axis=0), np.ones((80, 1), bool), np.repeat(np.arange(40), 2)
     )
-    assert twice.influence.vcov[0, 0] == pytest.approx(once * (19 / 20) / (39 / 40), rel=SOLVED)
+    assert twice.uncertainty.vcov[0, 0] == pytest.approx(once * (19 / 20) / (39 / 40), rel=SOLVED)
 
 
 def test_missing_months_use_those_who_are_seen(trial: dict[str, np.ndarray]) -> None:
@@ -109,9 +109,9 @@ def test_missing_months_use_those_who_are_seen(trial: dict[str, np.ndarray]) -> 
     rows = np.arange(10, N)
     fit = lin(trial, 1, rows, trial["x"])
     assert made.estimate[1] == pytest.approx(fit.params[1], rel=SOLVED)  # type: ignore[attr-defined]
-    assert np.sqrt(made.influence.vcov[1, 1]) == pytest.approx(fit.bse[1], rel=SOLVED)  # type: ignore[attr-defined]
+    assert np.sqrt(made.uncertainty.vcov[1, 1]) == pytest.approx(fit.bse[1], rel=SOLVED)  # type: ignore[attr-defined]
     assert np.allclose(made.estimate[[0, 2]], everyone.estimate[[0, 2]], rtol=SOLVED)
-    assert (made.influence.values[:10, 1] == 0).all()
+    assert (made.uncertainty.values[:10, 1] == 0).all()
     gone = trial["treated"][:10].sum()
     assert made.n_treated.tolist() == [35, 35 - gone, 35]
     assert made.n_comparison.tolist() == [55, 45 + gone, 55]
@@ -123,7 +123,7 @@ def test_collinear_and_constant_columns_are_left_out(trial: dict[str, np.ndarray
     padded = np.column_stack([x, x @ [2.0, -1.0], np.full(N, 0.1), x[:, 0]])
     again = run(trial | {"x": padded}, adjust=True)
     assert np.allclose(again.estimate, made.estimate, rtol=1e2 * SOLVED)
-    assert np.allclose(again.influence.vcov, made.influence.vcov, rtol=1e2 * SOLVED)
+    assert np.allclose(again.uncertainty.vcov, made.uncertainty.vcov, rtol=1e2 * SOLVED)
 
 
 def test_a_covariate_without_spread_in_one_arm(trial: dict[str, np.ndarray]) -> None:
@@ -131,7 +131,7 @@ def test_a_covariate_without_spread_in_one_arm(trial: dict[str, np.ndarray]) -> 
     mark = np.where(trial["treated"], 0.0, (np.arange(N) % 2).astype(float))
     made = run(trial | {"x": np.column_stack([trial["x"], mark])}, adjust=True)
     assert np.isfinite(made.estimate).all()
-    assert (np.diag(made.influence.vcov) > 0).all()
+    assert (np.diag(made.uncertainty.vcov) > 0).all()
 
 
 def test_too_few_people_for_covariates_gives_the_plain_difference(trial: dict[str, np.ndarray]) -> None:
@@ -165,7 +165,7 @@ def test_intervals_cover_the_average_effect() -> None:
         y = np.where(treated, one, zero)[:, None]
         made = difference(treated, y, np.ones((200, 1), bool), np.arange(200), x)
         draws.append(made.estimate[0])
-        errors.append(np.sqrt(made.influence.vcov[0, 0]))
+        errors.append(np.sqrt(made.uncertainty.vcov[0, 0]))
     spread = np.std(draws, ddof=1)
     assert abs(np.mean(draws) - truth) < MONTE_CARLO * spread / np.sqrt(400)
     assert 0.9 < np.mean(errors) / spread < 1.4  # never too small: HC2 also allows for sampling the people

@@ -45,7 +45,7 @@ def agree(mine, twin, tolerance=1e-10):
     assert np.allclose(mine.counterfactual, counterfactual, rtol=0, atol=tolerance, equal_nan=True)
     assert mine.n_treated.tolist() == n_treated
     assert mine.n_comparison.tolist() == n_comparison
-    assert np.allclose(mine.influence.values, influence, rtol=0, atol=tolerance)
+    assert np.allclose(mine.uncertainty.values, influence, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -73,8 +73,8 @@ def test_persons_and_clusters_above_rows():
     agree(mine, twin)
     rows, _ = both(matched, y, observed, x, np.arange(len(x)), np.arange(len(x)))
     summed = np.zeros((7, y.shape[1]))
-    np.add.at(summed, team, rows.influence.values)
-    assert np.allclose(mine.influence.values, summed, atol=1e-12)
+    np.add.at(summed, team, rows.uncertainty.values)
+    assert np.allclose(mine.uncertainty.values, summed, atol=1e-12)
     assert np.allclose(mine.estimate, rows.estimate, atol=1e-12)
 
 
@@ -83,8 +83,8 @@ def test_influence_sums_to_zero_up_to_the_small_sample_factor():
     matched, x, y, person, _ = setting(3, n=2000)
     mine = matched_effect(matched, y, np.ones(y.shape, bool), x, np.arange(len(x)), np.arange(len(x)))
     starters = np.unique(matched.treated)
-    assert np.abs(mine.influence.values[starters].sum(axis=0)).max() < 1e-12
-    assert np.abs(mine.influence.values.sum(axis=0)).max() < 0.02 * np.sqrt(np.diag(mine.influence.vcov)).min()
+    assert np.abs(mine.uncertainty.values[starters].sum(axis=0)).max() < 1e-12
+    assert np.abs(mine.uncertainty.values.sum(axis=0)).max() < 0.02 * np.sqrt(np.diag(mine.uncertainty.vcov)).min()
 
 
 def test_varying_follow_up_is_each_month_by_itself():
@@ -98,7 +98,7 @@ def test_varying_follow_up_is_each_month_by_itself():
         part = matched.where(keep)
         alone = matched_effect(part, y[:, [k]], np.ones((len(x), 1), bool), x, person, person)
         assert alone.estimate[0] == pytest.approx(mine.estimate[k], abs=1e-12)
-        assert np.allclose(alone.influence.values[:, 0], mine.influence.values[:, k], atol=1e-12)
+        assert np.allclose(alone.uncertainty.values[:, 0], mine.uncertainty.values[:, k], atol=1e-12)
     assert len(set(mine.n_treated.tolist())) > 1
 
 
@@ -129,7 +129,7 @@ def test_by_hand():
     assert many.estimate[0] == pytest.approx(((3 - 1) + (5 - 2)) / 2)
     assert many.counterfactual[0] == pytest.approx(4 - 2.5)
     starters = np.array([2 - 2.5, 3 - 2.5]) / np.sqrt(1 - 1 / 10) / 10
-    assert np.allclose(many.influence.values[:4, 0], [*starters, 0, 0], atol=1e-12)
+    assert np.allclose(many.uncertainty.values[:4, 0], [*starters, 0, 0], atol=1e-12)
 
 
 def test_few_comparison_rows_fall_back_on_the_first_columns():
@@ -152,7 +152,7 @@ def test_columns_that_say_nothing_among_the_matches_change_nothing():
     plain = matched_effect(matched, y, observed, x, person, person)
     more = matched_effect(matched, y, observed, wide, person, person)
     assert np.allclose(plain.estimate, more.estimate, atol=1e-10)
-    assert np.allclose(plain.influence.values, more.influence.values, atol=1e-10)
+    assert np.allclose(plain.uncertainty.values, more.uncertainty.values, atol=1e-10)
 
 
 def test_columns_of_very_different_size():
@@ -161,7 +161,7 @@ def test_columns_of_very_different_size():
     plain = matched_effect(matched, y, observed, x, person, person)
     scaled = matched_effect(matched, y, observed, x * np.array([1.0, 1e-7, 1e9]), person, person)
     assert np.allclose(plain.estimate, scaled.estimate, atol=1e-9)
-    assert np.allclose(plain.influence.values, scaled.influence.values, atol=1e-9)
+    assert np.allclose(plain.uncertainty.values, scaled.uncertainty.values, atol=1e-9)
 
 
 def test_one_starter_or_none_has_no_estimate():
@@ -171,7 +171,7 @@ def test_one_starter_or_none_has_no_estimate():
     mine = matched_effect(matched, y, observed, np.ones((2, 1)), np.arange(2), np.arange(2))
     assert np.isnan(mine.estimate).all() and np.isnan(mine.counterfactual).all()
     assert mine.n_treated.tolist() == [1, 0]
-    assert not mine.influence.values.any()
+    assert not mine.uncertainty.values.any()
 
 
 # MatchIt on the job training data
@@ -208,7 +208,7 @@ def test_effects_of_matchit(matchit, name):
     ones = np.ones((len(part), 1))
     for x, key in ((ones, "att_weighted_means"), (np.column_stack([ones, part[NAMES]]), "att_gcomputation")):
         effect = matched_effect(matched, y, np.ones(y.shape, bool), x, ids, ids)
-        se = np.sqrt(effect.influence.vcov[0, 0])
+        se = np.sqrt(effect.uncertainty.vcov[0, 0])
         assert abs(effect.estimate[0] - reference[key]) <= 1e-6 * max(abs(reference[key]), se)
         assert effect.n_comparison[0] == reference["matched_controls"]
 

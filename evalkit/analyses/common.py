@@ -63,7 +63,7 @@ def make_profile(
         counterfactual=effect.counterfactual,
         n_treated=effect.n_treated,
         n_comparison=effect.n_comparison,
-        uncertainty=effect.influence,
+        uncertainty=effect.uncertainty,
         se_kind=se_kind,
         composition=composition_of(observed),
     )

@@ -85,7 +85,7 @@ class MatchedFrame:
             effect.counterfactual,
             effect.n_treated,
             effect.n_comparison,
-            effect.influence,
+            effect.uncertainty,
             "influence function",
             "fixed" if bool(observed.all()) else "varying",
         )  # fmt: skip

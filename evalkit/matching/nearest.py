@@ -12,6 +12,7 @@ from scipy.special import expit
 from evalkit.errors import DesignError, Fault
 from evalkit.hashing import Hash
 from evalkit.kernels.nearest import nearest_with_replacement
+from evalkit.matching.adjustment import Pairs
 
 Array = NDArray[np.float64]
 SAME = 1e-9
@@ -33,25 +34,6 @@ class Candidates:
     key: Hash
     stratum: NDArray[np.int64]
     score: Array
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Matches: ``treated`` and ``control`` (M,) are row numbers, ``weight`` (M,) sums to one a treated row.
-
-    ``outside`` lists treated rows without a match inside the caliper; ``width`` is the caliper on the score used.
-    """
-
-    treated: NDArray[np.int64]
-    control: NDArray[np.int64]
-    weight: Array
-    outside: NDArray[np.int64]
-    width: float
-
-    @property
-    def matched(self) -> NDArray[np.int64]:
-        """Treated rows with at least one match, ascending."""
-        return np.unique(self.treated)
 
 
 def within_stratum_sd(candidates: Candidates, score: Array) -> float:

@@ -62,7 +62,7 @@ def plain_difference() -> Row:
     frame = frames()["observational.csv"]
     y = frame["re78"].to_numpy()[:, None]
     naive = difference(frame["treat"].to_numpy() == 1, y, np.ones(y.shape, bool), np.arange(len(y)))
-    error = float(np.sqrt(naive.influence.vcov[0, 0]))
+    error = float(np.sqrt(naive.uncertainty.vcov[0, 0]))
     estimate = float(naive.estimate[0])
     return {
         "name": _order()[2],

@@ -178,7 +178,7 @@ def measure_experiment(persons: int, replications: int, first: int = 10_000) -> 
         y = (rng.random(persons) < chance).astype(float)[:, None]
         for name, covariates in (("difference in means", None), ("adjusted", x)):
             effect = difference(treated, y, np.ones_like(y, bool), np.arange(persons), covariates)
-            error = float(np.sqrt(effect.influence.vcov[0, 0]))
+            error = float(np.sqrt(effect.uncertainty.vcov[0, 0]))
             found[name].append((float(effect.estimate[0]), error, int(effect.n_treated[0])))
     design = Design(f"experiment, {persons} persons", simulate.NULL, persons)
     rows = []
