@@ -213,7 +213,7 @@ def _sources(study: Study) -> Iterator[tuple[str, Source, tuple[Field, ...]]]:
             yield table, source, fields(study, table)
     elif study.table is not None:
         spec = study.table
-        names = [spec.unit, spec.treatment, *(name for own in spec.outcomes.values() for name in own)]
+        names = [spec.unit, spec.treatment, *spec.periods]
         names += [*study.covariates.numeric, *study.covariates.categorical, *(g.name for g in study.subgroups)]
         yield "table", spec, tuple(Field(name, "text", name) for name in dict.fromkeys(names))
 

@@ -17,6 +17,9 @@ from evalkit.effects import EffectProfile
 from evalkit.exhibits import Analysis, Finding, Verdict
 from evalkit.study import Gate
 
+Z90 = 1.6448536269514722
+"""Half the width of a 90 % interval, in standard errors."""
+
 _ORDER: dict[str, int] = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
 
 
@@ -93,6 +96,25 @@ def follow_up_finding(outcome: str, treated: float, comparison: float, horizon: 
     gap = abs(treated - comparison)
     params = {"treated": treated, "comparison": comparison, "month": horizon}
     return Finding("follow_up_unequal", outcome, "fail" if gap > 0.01 else "pass", gap, 0.01, params)
+
+
+def placebo_finding(profile: EffectProfile, outcome: str, margin: float) -> Finding:
+    """The mean difference over the months before time zero: its 90 % interval must lie within the margin.
+
+    A test of equivalence (two one-sided tests at 5 %): not finding a difference is not enough, it must be shown to be
+    small. Months without an estimate are left out; ``margin`` is in the outcome's own unit.
+    """
+    used = np.isfinite(profile.estimate)
+    weights = np.where(used, 1.0, 0.0) / max(int(used.sum()), 1)
+    _, vcov = profile.linear(weights[None, :])
+    if not used.any() or vcov is None:
+        return Finding("placebo_not_estimable", outcome, "warn", None, margin, {"margin": margin})
+    value = float(weights[used] @ profile.estimate[used])
+    half = Z90 * float(np.sqrt(max(float(vcov[0, 0]), 0.0)))
+    params: dict[str, object] = {"estimate": value, "low": value - half, "high": value + half, "margin": margin}
+    params |= {"months": int(used.sum()), "unit": profile.estimand.unit}
+    inside = -margin <= value - half and value + half <= margin
+    return Finding("placebo", outcome, "pass" if inside else "fail", value, margin, params)
 
 
 def judge(analysis: Analysis, show_anyway: str) -> tuple[Judgement, ...]:

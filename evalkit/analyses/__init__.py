@@ -8,7 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-METHODS = {"matching": "evalkit.analyses.matching", "experiment": "evalkit.analyses.experiment"}
+METHODS = {
+    "matching": "evalkit.analyses.matching",
+    "weighting": "evalkit.analyses.weighting",
+    "experiment": "evalkit.analyses.experiment",
+}
 
 
 def method(name: str) -> Any:

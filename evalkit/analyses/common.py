@@ -75,21 +75,28 @@ def composition_of(observed: NDArray[np.bool_]) -> Literal["fixed", "varying"]:
 
 
 def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_before: int, n_comparison: int) -> Table:
-    """Balance as an exhibit; levels of a categorical covariate are parts of one total.
+    """Who is compared and how alike they are, as one exhibit: the Table 1 of a paper beside the balance statistics.
 
-    Persons beneath the means: all treated, all candidates for the comparison (before), those it uses (after).
+    They stand in one table because a standardised difference gives the share behind it back. Levels of a categorical
+    covariate are parts of one total. Persons beneath the means: all treated, all candidates for the comparison
+    (before), those it uses (after).
     """
     columns = (
         Column("variable", "variable", "text"),
         Column("level", "level", "text"),
         Column("measure", "measure", "key"),
         Column("mean_treated", "mean_treated", "share", support="n_treated", decimals=2),
+        Column("sd_treated", "sd_treated", "stat", support="n_treated", decimals=2),
         Column("mean_before", "mean_before", "share", support="n_before", decimals=2),
+        Column("sd_before", "sd_before", "stat", support="n_before", decimals=2),
         Column("mean_after", "mean_after", "share", support="n_comparison", decimals=2),
+        Column("sd_after", "sd_after", "stat", support="n_comparison", decimals=2),
         Column("smd_before", "smd_before", "stat", decimals=2),
         Column("smd_after", "smd_after", "stat", decimals=2),
         Column("vr_before", "vr_before", "stat", decimals=2),
         Column("vr_after", "vr_after", "stat", decimals=2),
+        Column("ks_before", "ks_before", "stat", decimals=2),
+        Column("ks_after", "ks_after", "stat", decimals=2),
         Column("n_treated", "n_treated", "count", decimals=0),
         Column("n_before", "n_before", "count", decimals=0),
         Column("n_comparison", "n_comparison", "count", decimals=0),

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.special import expit
 
-from evalkit.analyses.common import composition_of, make_profile
-from evalkit.analyses.matched import Fitted, describe, regressors
-from evalkit.design import Design
-from evalkit.effects import EffectProfile
-from evalkit.errors import DesignError, Fault, StudyError
-from evalkit.exhibits import Analysis, Exhibit, Finding, Lost, Note
-from evalkit.gate import follow_up_finding
-from evalkit.hashing import mix
-from evalkit.matching.effect import Matched, matched_effect
-from evalkit.matching.nearest import Candidates, Pairs, match_nearest
-from evalkit.matching.propensity import fit_logit
-from evalkit.matching.support import common_levels
-from evalkit.sample import Entries, Sample
+from evalkit.analyses.adjusted import Way, run_adjusted
+from evalkit.analyses.adjusting import Adjusting, Fitted, codes_of, common_faults, fit_start, numbers_of
+from evalkit.analyses.described import describe
+from evalkit.analyses.doubts import doubt, doubt_faults
+from evalkit.errors import Fault, StudyError
+from evalkit.exhibits import Analysis, Note
+from evalkit.matching.adjustment import Matching
+from evalkit.matching.admissible import Kind, fault
+from evalkit.matching.match import match
+from evalkit.sample import Sample
 from evalkit.study import Frozen, Study
 
 Array = NDArray[np.float64]
-Rows = NDArray[np.int64]
 
-SE_KIND = "influence function, clustered on {level}"
+KINDS: dict[str, Kind] = {
+    "nearest": "replacement", "optimal": "pairs", "full": "pairs", "exact": "strata", "cem": "strata",
+    "subclass": "strata", "kernel": "kernel", "radius": "kernel", "ridge": "kernel",
+}  # fmt: skip
 
 
 class Caliper(Frozen):
@@ -37,36 +37,67 @@ class Caliper(Frozen):
     unit: Literal["sd_linear", "raw_linear", "sd", "raw"] = "sd_linear"
 
 
-class Settings(Frozen):
-    """Propensity-score nearest-neighbour matching inside each risk set, bias-corrected.
+class Settings(Adjusting):
+    """Matching inside each risk set; by default the nearest neighbour on the chance of starting, bias-corrected.
 
-    ``propensity``: one start model over all risk sets, or one for each elapsed month. ``exact``: matches agree on
-    these; by default elapsed month and calendar quarter. ``ratio``: comparison entries for each starter.
+    ``how``: the way of matching. ``propensity``: one start model over all risk sets, or one for each elapsed month.
+    ``exact``: matches agree on these; by default elapsed month and calendar quarter. ``anti_exact``: they differ on
+    these. ``distance``: on the score or on the covariates. ``ratio``: comparison entries for each starter, on average
+    when ``max_ratio`` lets the number vary. ``calipers``: by numeric covariate how far a match may lie, in its
+    unit. ``discard``: who outside common support is left out first. ``subclasses``, ``cutpoints``, ``kernel``, ``bandwidth``:
+    of the ways that need them.
     """
 
+    how: Literal["nearest", "optimal", "full", "exact", "cem", "subclass", "kernel", "radius", "ridge"] = "nearest"
     propensity: Literal["pooled", "by_month"] = "pooled"
+    distance: Literal["propensity", "mahalanobis", "robust_mahalanobis"] = "propensity"
     exact: tuple[str, ...] | None = None
+    anti_exact: tuple[str, ...] = ()
     caliper: Caliper | None = Caliper(width=0.2)
+    calipers: dict[str, Annotated[float, Field(gt=0)]] = {}
     ratio: int = Field(default=1, ge=1, le=50)
-    replace: Literal[True] = True
+    max_ratio: int | None = Field(default=None, ge=2, le=50)
+    replace: bool = True
+    order: Literal["largest", "smallest", "closest", "random"] = "largest"
+    discard: Literal["none", "both", "treated", "control"] = "none"
+    subclasses: int = Field(default=6, ge=2, le=100)
+    cutpoints: dict[str, int | tuple[float, ...]] = {}
+    kernel: Literal["epanechnikov", "gaussian", "uniform", "triangular", "biweight"] = "epanechnikov"
+    bandwidth: Annotated[float, Field(gt=0)] | Literal["pair", "cv"] = "pair"
+
+    @property
+    def kind(self) -> Kind:
+        """What sort of adjustment comes out, as far as standard errors are concerned."""
+        return "pairs" if self.how == "nearest" and not self.replace else KINDS[self.how]
 
 
 def faults(study: Study, settings: Settings) -> list[Fault]:
     """What the settings ask that this study cannot give; known before any data are read.
 
-    ``matching.versus``: risk sets compare starting now with waiting; "never" would condition on the future, and another
-    instrument needs its own starters. ``matching.exact_unknown``: a name that is no categorical column of the study.
+    ``matching.exact_unknown``: a name that is no categorical column of the study; ``matching.caliper_unknown``: no
+    numeric one. ``matching.estimand``: a population that matching does not have, or not in this way.
     """
-    wrong = []
-    register = study.data is not None
-    if register and study.treatment.versus != "wait":
-        wrong.append(Fault("matching.versus", {"versus": study.treatment.versus}, study.path.name))
-    known = [*(("elapsed", "quarter") if register else ()), *study.covariates.categorical]
-    for name in settings.exact or ():
+    wrong = common_faults(study, settings)
+    place = study.path.name
+    times = ("elapsed", "quarter") if study.data is not None else ()
+    known = [*times, *study.covariates.categorical]
+    for name in (*(settings.exact or ()), *settings.anti_exact):
         if name not in known:
-            params = {"name": name, "known": ", ".join(known) or "–"}
-            wrong.append(Fault("matching.exact_unknown", params, study.path.name))
-    return wrong
+            wrong.append(Fault("matching.exact_unknown", {"name": name, "known": ", ".join(known) or "–"}, place))
+    numbers = list(study.covariates.numeric)
+    for name in (*settings.calipers, *settings.cutpoints):
+        if name not in numbers:
+            params = {"name": name, "known": ", ".join(numbers) or "–"}
+            wrong.append(Fault("matching.caliper_unknown", params, place))
+    both = settings.how == "full" or settings.kind != "pairs"
+    valid = ["att", "atc", *(["ate"] if both else [])]
+    if settings.estimand not in valid:
+        params = {"estimand": settings.estimand, "how": settings.how, "known": ", ".join(valid)}
+        wrong.append(Fault("matching.estimand", params, place))
+    refused = fault(settings.kind, settings.outcome_model or "bias_corrected", settings.errors)
+    if refused is not None:
+        wrong.append(Fault(refused.code, refused.params, place))
+    return wrong + doubt_faults(study, settings, pairs=settings.kind == "pairs" and settings.how != "full")
 
 
 def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = "matching") -> Analysis:
@@ -82,204 +113,77 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     wrong = faults(sample.study, settings)
     if wrong:
         raise StudyError(wrong)
-    fitted = _fit(sample, settings)
-    pairs = _match(fitted.candidates, settings)
-    matched = Matched.of(pairs)
-    profiles, cautions = _profiles(sample, id, fitted, matched, pairs)
-    groups, notes = _subgroups(sample, settings, id, fitted)
-    if sample.alternative is not None:
-        profiles += _alternative(sample.alternative, settings, id)
-    exhibits, findings = describe(sample, fitted, matched, pairs)
-    findings += (*_follow_up(sample, fitted, matched), *cautions)
-    return Analysis(
-        id,
-        "matching",
-        profiles + groups,
-        (*exhibits, _method_note(sample, settings), *notes),
-        fitted.findings + findings,
-        _lost(fitted, pairs),
+    model = settings.outcome_model or "bias_corrected"
+    scored = settings.propensity == "pooled" and settings.distance == "propensity"
+    way = Way(id, "matching", settings, model, partial(matched, sample, settings), score=scored)
+    analysis = run_adjusted(
+        sample,
+        way,
+        lambda of: fit_start(of, _exact(of, settings), settings.propensity),
+        partial(describe, sample),
+        partial(doubt, sample, way),
     )
+    notes = [_method_note(sample, settings)]
+    if model == "bias_corrected":
+        notes.insert(0, Note("bias_corrected", {"covariates": _covariates(sample)}))
+    else:
+        notes.append(Note(f"outcome_{model}"))
+    exhibits = (*analysis.exhibits[: _end(analysis)], *notes, *analysis.exhibits[_end(analysis) :])
+    return Analysis(id, "matching", analysis.profiles, exhibits, analysis.findings, analysis.lost)
 
 
-def _lost(fitted: Fitted, pairs: Pairs) -> tuple[Lost, ...]:
-    """Starters outside support, and comparison entries that no starter is matched with."""
-    person = fitted.entries.person
-    starters, used = np.unique(pairs.treated), np.unique(pairs.control)
-    return (
-        Lost("treated", "outside_support", len(np.unique(person[starters])), len(starters)),
-        Lost("comparison", "unmatched_not_used", len(np.unique(person[used])), len(used)),
+def matched(sample: Sample, settings: Settings, fitted: Fitted) -> Matching:
+    """The candidates matched as the settings say."""
+    candidates = fitted.candidates
+    caliper = settings.caliper if settings.how in ("nearest", "optimal", "full") else None
+    linear = caliper is None or caliper.unit.endswith("_linear")
+    score = candidates.score if linear else expit(candidates.score)
+    design = fitted.design.without_time()
+    chosen: dict[str, object] = {}
+    if settings.distance != "propensity" or settings.how == "cem":
+        chosen |= {"covariates": design.matrix()[:, 1:], "names": design.names[1:]}
+    if settings.how in ("nearest", "optimal"):
+        chosen |= {"ratio": settings.ratio}
+    if settings.how == "nearest":
+        chosen |= {"replace": settings.replace, "order": settings.order, "max_ratio": settings.max_ratio}
+        if settings.anti_exact:
+            codes = [codes_of(sample, (name,), fitted.entries) for name in settings.anti_exact]
+            chosen["anti_exact"] = np.column_stack(codes)
+    if settings.how in ("nearest", "optimal", "full"):
+        if settings.distance != "propensity":
+            chosen["distance"] = settings.distance
+        if caliper is not None:
+            chosen |= {
+                "caliper": caliper.width,
+                "caliper_unit": "sd_within" if caliper.unit.startswith("sd") else "raw",
+            }
+        if settings.calipers:
+            columns = [numbers_of(sample, name, fitted) for name in settings.calipers]
+            chosen |= {"caliper_columns": np.column_stack(columns), "caliper_widths": list(settings.calipers.values())}
+            chosen["caliper_widths_unit"] = "raw"
+    if settings.how == "subclass":
+        chosen["subclasses"] = settings.subclasses
+    if settings.how in ("kernel", "radius", "ridge"):
+        chosen |= {"kernel": settings.kernel, "bandwidth": settings.bandwidth}
+    stratum = candidates.stratum
+    if settings.how in ("exact", "cem"):
+        stratum = codes_of(sample, (*_exact(sample, settings), *sample.study.covariates.categorical), fitted.entries)
+    if settings.how == "cem":
+        numbers = [*design.numeric_names, *design.own_numeric_names]
+        values = [design.numeric[design.index], design.own_numeric]
+        chosen |= {"covariates": np.concatenate(values, axis=1), "names": numbers}
+        chosen["cutpoints"] = [settings.cutpoints.get(name, "sturges") for name in numbers]
+    return match(
+        fitted.treated,
+        how=settings.how,
+        target=settings.estimand,  # type: ignore[arg-type]  # checked in faults
+        score=score,
+        exact=stratum,
+        discard=settings.discard,
+        person=candidates.person,
+        key=candidates.key,
+        **chosen,  # type: ignore[arg-type]
     )
-
-
-def _fit(sample: Sample, settings: Settings) -> Fitted:
-    """The start model and everyone's linear predictor; categories without starters or without others fall out."""
-    everyone = sample.entries
-    starters = int((everyone.arm == 1).sum())
-    shared = common_levels(sample.design(everyone), everyone.arm == 1)
-    findings = []
-    if shared.dropped:
-        findings.append(Finding("ps_separation", "", "warn", params={"variables": list(shared.dropped)}))
-    entries = everyone if shared.rows is None else everyone.take(shared.rows)
-    design, treated = shared.design, entries.arm == 1
-    model = fit_logit(design, treated)
-    score = model.score
-    if settings.propensity == "by_month":
-        score, small = _by_month(design, treated, entries.elapsed, score)
-        if small:
-            findings.append(Finding("small_month", "", "warn", float(len(small)), params={"months": len(small)}))
-    people = sample.people
-    candidates = Candidates(
-        treated,
-        entries.person.astype(np.int64),
-        mix(people.key[entries.person], entries.time_zero),
-        _strata(sample, settings, entries),
-        score,
-    )
-    return Fitted(entries, design, treated, candidates, model, starters, tuple(findings))
-
-
-def _by_month(
-    design: Design, treated: NDArray[np.bool_], elapsed: NDArray[np.int16], pooled: Array
-) -> tuple[Array, list[str]]:
-    """A model for each elapsed month; months with fewer than five starters a parameter keep the pooled score."""
-    score, small = pooled.copy(), []
-    for month in np.unique(elapsed):
-        rows = np.flatnonzero(elapsed == month)
-        part = design.take(rows)
-        part = replace(part, time_factors=tuple(f for f in part.time_factors if f.name != "elapsed"))
-        own = _own_score(part, treated[rows])
-        if own is None:
-            small.append(str(int(month)))
-        else:
-            score[rows] = own
-    return score, small
-
-
-def _own_score(design: Design, treated: NDArray[np.bool_]) -> Array | None:
-    """The score from a model for these rows alone; None when they are too few or too uneven for one."""
-    try:
-        shared = common_levels(design, treated)
-        if shared.rows is None and min(treated.sum(), (~treated).sum()) >= 5 * len(shared.design.names):
-            return fit_logit(shared.design, treated).score
-    except DesignError:
-        pass
-    return None
-
-
-def _strata(sample: Sample, settings: Settings, entries: Entries) -> NDArray[np.int64]:
-    """One code for each combination of the exact-matching variables."""
-    code = np.zeros(len(entries), np.int64)
-    for name in _exact(sample, settings):
-        if name in sample.time_names:
-            level = getattr(entries, name).astype(np.int64)
-        else:
-            level = sample.group(name, (), entries).codes.astype(np.int64)
-        level = level - level.min()
-        code = code * (int(level.max()) + 1) + level
-    return code
-
-
-def _match(candidates: Candidates, settings: Settings) -> Pairs:
-    caliper = settings.caliper
-    return match_nearest(
-        candidates,
-        ratio=settings.ratio,
-        width=None if caliper is None else caliper.width,
-        unit="sd_linear" if caliper is None else caliper.unit,
-    )
-
-
-def _profiles(
-    sample: Sample, id: str, fitted: Fitted, matched: Matched, pairs: Pairs, subgroup: str = "", variant: str = ""
-) -> tuple[tuple[EffectProfile, ...], tuple[Finding, ...]]:
-    """One profile an outcome, and what to be careful about in it."""
-    lost = len(pairs.outside) + fitted.starters - int(fitted.treated.sum())
-    used = fitted.entries.take(matched.rows)
-    x = regressors(sample, fitted, matched.rows)
-    profiles, findings = [], []
-    for outcome in sample.study.outcomes:
-        y, observed = sample.outcome(outcome.name, used)
-        effect = matched_effect(
-            matched,
-            y,
-            observed,
-            x,
-            used.person.astype(np.int64),
-            sample.people.cluster[used.person],
-            sample.people.cluster_level,
-        )
-        numbers = effect.n_treated
-        profiles.append(
-            make_profile(
-                sample,
-                id,
-                "matching",
-                outcome,
-                effect,
-                observed,
-                population="starters",
-                identification="conditional_independence",
-                se_kind=SE_KIND.format(level=sample.people.cluster_level),
-                restriction="caliper" if lost else "",
-                subgroup=subgroup,
-                variant=variant,
-            )
-        )
-        wanted = x.shape[1]
-        if effect.columns < wanted:
-            params = {"used": effect.columns - 1, "wanted": wanted - 1}
-            findings.append(Finding("bias_correction_reduced", outcome.name, "warn", params=params))
-        if composition_of(observed) == "varying":
-            params = {"first": int(numbers[0]), "last": int(numbers[-1]), "month": len(numbers)}
-            findings.append(Finding("composition_varying", outcome.name, "warn", params=params))
-    return tuple(profiles), tuple(findings)
-
-
-def _subgroups(
-    sample: Sample, settings: Settings, id: str, fitted: Fitted
-) -> tuple[tuple[EffectProfile, ...], tuple[Exhibit, ...]]:
-    """Each level of each subgroup matched within itself on the common score."""
-    profiles: tuple[EffectProfile, ...] = ()
-    notes: list[Exhibit] = []
-    for subgroup in sample.study.subgroups:
-        made = sample.group(subgroup.name, subgroup.cuts, fitted.entries)
-        for number, level in enumerate(made.levels):
-            rows = np.flatnonzero(made.codes == number)
-            part = replace(
-                fitted,
-                entries=fitted.entries.take(rows),
-                design=fitted.design.take(rows),
-                treated=fitted.treated[rows],
-                candidates=Candidates(*(getattr(fitted.candidates, n)[rows] for n in Candidates.__dataclass_fields__)),
-                starters=int(fitted.treated[rows].sum()),
-            )
-            name = f"{subgroup.name}={level}"
-            try:
-                pairs = _match(part.candidates, settings)
-            except DesignError:
-                notes.append(Note("subgroup_empty", {"subgroup": name}, "warn"))
-                continue
-            profiles += _profiles(sample, id, part, Matched.of(pairs), pairs, subgroup=name)[0]
-    return profiles, tuple(notes)
-
-
-def _alternative(sample: Sample, settings: Settings, id: str) -> tuple[EffectProfile, ...]:
-    """The same analysis under the other convention for starts and exits in the same month."""
-    fitted = _fit(sample, settings)
-    pairs = _match(fitted.candidates, settings)
-    return _profiles(sample, id, fitted, Matched.of(pairs), pairs, variant=sample.convention)[0]
-
-
-def _follow_up(sample: Sample, fitted: Fitted, matched: Matched) -> list[Finding]:
-    used = fitted.entries.take(matched.rows)
-    starters = np.unique(matched.treated)
-    weight = matched.uses()
-    findings = []
-    for outcome in sample.study.outcomes:
-        seen = sample.outcome(outcome.name, used)[1].mean(axis=1)
-        treated, comparison = seen[starters].mean(), (weight @ seen) / weight.sum()
-        findings.append(follow_up_finding(outcome.name, float(treated), float(comparison), sample.horizon))
-    return findings
 
 
 def _exact(sample: Sample, settings: Settings) -> tuple[str, ...]:
@@ -287,9 +191,25 @@ def _exact(sample: Sample, settings: Settings) -> tuple[str, ...]:
     return sample.time_names if settings.exact is None else settings.exact
 
 
+def _covariates(sample: Sample) -> int:
+    """Columns of the bias correction besides the constant: the score, the covariates, and two a measure of time."""
+    return len(sample.design(sample.entries.take(slice(0, 1)), time=False).names) + 2 * len(sample.time_names)
+
+
+def _end(analysis: Analysis) -> int:
+    """Where the notes on the method belong: before those on subgroups."""
+    for place, exhibit in enumerate(analysis.exhibits):
+        if isinstance(exhibit, Note) and exhibit.key in ("subgroup_empty", "no_history_left_out"):
+            return place
+    return len(analysis.exhibits)
+
+
 def _method_note(sample: Sample, settings: Settings) -> Note:
     """How was matched: with a caliper in standard deviations, in raw units, or without; exactly on something or not."""
     exact, caliper = _exact(sample, settings), settings.caliper
+    if settings.how != "nearest" or settings.distance != "propensity":
+        name = settings.how if settings.how != "nearest" else "covariates"
+        return Note(f"matching_by_{name}", {"subclasses": settings.subclasses, "ratio": settings.ratio})
     params: dict[str, object] = {"ratio": settings.ratio}
     key = "matching_method_free"
     if caliper is not None:

@@ -5,7 +5,7 @@ Rows are the rows of the data (n,), in the order given. Nothing here knows an ou
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -71,6 +71,29 @@ class Matching:
     width: float = float("inf")
 
     @property
+    def used(self) -> Ints:
+        """Rows that carry weight or belong to the population, ascending."""
+        return np.flatnonzero((self.weight != 0) | (self.population > 0))
+
+    def take(self, rows: Ints) -> Matching:
+        """The same matches among some rows, ascending, which must hold every row used; they are renumbered."""
+        pairs = self.pairs
+        if pairs is not None:
+            treated, control = (np.searchsorted(rows, r) for r in (pairs.treated, pairs.control))
+            pairs = replace(pairs, treated=treated, control=control, outside=np.empty(0, np.int64))
+        return Matching(
+            self.treated[rows],
+            self.target,
+            self.population[rows],
+            self.weight[rows],
+            pairs,
+            None if self.subclass is None else self.subclass[rows],
+            np.empty(0, np.int64),
+            np.empty(0, np.int64),
+            self.width,
+        )
+
+    @property
     def scaled_weight(self) -> Array:
         """Weights with mean 1 among the used rows of each arm, as MatchIt shows them."""
         out = self.weight.copy()
@@ -89,7 +112,7 @@ class Weights:
     ----------
     treated: (n,) bool.
     target: ``att``, ``atc``, ``ate``, ``ato`` or ``atm``.
-    population: (n,) weight of each row in the target population (``att``: treated; ``ate``: 1; ``ato``: e (1 - e); ...).
+    population: (n,) weight of each row in the target population (``att``: treated; ``ate``: 1; ``ato``: e (1 - e)).
     weight: (n,) weights of both arms, >= 0, not rescaled; 0 for rows that are trimmed.
     score: (n,) fitted chance of treatment; None where the method has none.
     derivative: (n, p) d weight / d theta at the estimate; ``population_derivative`` (n, p) likewise, None when the
@@ -114,6 +137,11 @@ class Weights:
     converged: bool = True
     iterations: int = 0
     imbalance: float = 0.0
+
+    @property
+    def used(self) -> Ints:
+        """Rows that carry weight or belong to the population, ascending."""
+        return np.flatnonzero((self.weight != 0) | (self.population > 0))
 
 
 Adjustment = Matching | Weights

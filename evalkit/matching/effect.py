@@ -11,15 +11,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
-from evalkit.effects import Influence, MonthlyEffect
-from evalkit.matching.nearest import Pairs
+from evalkit.effects import MonthlyEffect
+from evalkit.matching.adjustment import Matching, Pairs
+from evalkit.matching.models import ROWS_A_COLUMN
+from evalkit.matching.outcome import estimate
+
+__all__ = ["ROWS_A_COLUMN", "Matched", "matched_effect", "tally"]
 
 Array = NDArray[np.float64]
-
-ROWS_A_COLUMN = 5
-"""Fewer matched comparison rows than this a column of X, and m0 falls back on the first columns (the score)."""
 
 
 def tally(rows: NDArray[np.int64], weight: Array, size: int) -> Array:
@@ -78,59 +78,21 @@ def matched_effect(
     starters by sqrt(1 - 1/N1), which vanishes in large samples (HC2; MacKinnon and White 1985). A month uses the pairs
     in which both are observed; months with the same pairs are worked out together.
     """
-    horizon = y.shape[1]
-    estimate, counterfactual = np.full(horizon, np.nan), np.full(horizon, np.nan)
-    n_treated, n_comparison = np.zeros(horizon, np.int64), np.zeros(horizon, np.int64)
-    ids, index = np.unique(cluster, return_inverse=True)
-    influence = np.zeros((len(ids), horizon))
-    usable = observed[matched.treated] & observed[matched.control]
-    patterns, which = np.unique(usable, axis=1, return_inverse=True)
-    columns = x.shape[1]
-    for number in range(patterns.shape[1]):
-        keep = patterns[:, number]
-        months = np.flatnonzero(which.ravel() == number)
-        if not keep.any():
-            continue
-        part = matched.where(keep)
-        starters, k = np.unique(part.treated), part.uses()
-        used = np.flatnonzero(k > 0)
-        n1 = len(starters)
-        n_treated[months] = len(np.unique(person[starters]))
-        n_comparison[months] = len(np.unique(person[used]))
-        width = min(x.shape[1], max(1, len(used) // ROWS_A_COLUMN))
-        columns = min(columns, width)
-        outcome = y[:, months]
-        fit, leverage = _weighted_fit(x[:, :width], outcome, k, used)
-        residual = outcome - fit
-        tau = residual[starters].sum(axis=0) / n1 - (k[used] @ residual[used]) / n1
-        estimate[months] = tau
-        counterfactual[months] = outcome[starters].mean(axis=0) - tau
-        if n1 < 2:
-            estimate[months], counterfactual[months] = np.nan, np.nan
-            continue
-        psi = np.zeros_like(outcome)
-        psi[starters] = (residual[starters] - tau) / np.sqrt(1 - 1 / n1)
-        psi[used] -= (k[used] / np.sqrt(np.clip(1 - leverage, 0.1, None)))[:, None] * residual[used]
-        rows = np.concatenate([starters, used])
-        block = np.zeros((len(ids), len(months)))
-        np.add.at(block, index[rows], psi[rows] / n1)
-        influence[:, months] = block
-    return MonthlyEffect(estimate, counterfactual, n_treated, n_comparison, Influence(ids, influence, level), columns)
-
-
-def _weighted_fit(x: Array, y: Array, weight: Array, used: NDArray[np.int64]) -> tuple[Array, Array]:
-    """Least squares on the used rows with weights: fitted values of all rows (m, K), leverages of the used rows.
-
-    Columns without variation of their own among the used rows are left out (pivoted QR).
-    """
-    root = np.sqrt(weight[used])
-    scaled = x[used] * root[:, None]
-    norm = np.sqrt((scaled**2).sum(axis=0))
-    norm[norm == 0] = 1.0
-    q, r, pivot = linalg.qr(scaled / norm, mode="economic", pivoting=True)
-    size = np.abs(np.diag(r))
-    rank = int((size > 1e-9 * size[0]).sum())
-    kept = pivot[:rank]
-    beta = linalg.solve_triangular(r[:rank, :rank], q[:, :rank].T @ (y[used] * root[:, None]))
-    fit = (x[:, kept] / norm[kept]) @ beta
-    return fit, (q[:, :rank] ** 2).sum(axis=1)
+    treated = np.zeros(len(matched.rows), bool)
+    treated[matched.treated] = True
+    everyone = np.arange(len(matched.rows))
+    pairs = Pairs(matched.treated, matched.control, matched.weight, everyone[:0], np.inf)
+    matching = Matching(
+        treated, "att", treated.astype(float), treated + matched.uses(), pairs, None, everyone[:0], everyone[:0]
+    )
+    return estimate(
+        matching,
+        y,
+        observed,
+        x,
+        model="bias_corrected",
+        errors="influence",
+        person=person,
+        cluster=cluster,
+        level=level,
+    )

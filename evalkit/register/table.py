@@ -53,8 +53,7 @@ def _fields(study: Study, spec: TableData) -> tuple[Field, ...]:
 
     Inside the engine they go by position, since own names may be anything.
     """
-    numeric = [name for names in spec.outcomes.values() for name in names]
-    numeric += [*study.covariates.numeric, *(group.name for group in study.subgroups if group.cuts)]
+    numeric = [*spec.periods, *study.covariates.numeric, *(group.name for group in study.subgroups if group.cuts)]
     text = [*study.covariates.categorical, *(group.name for group in study.subgroups)]
     if study.treatment.cluster != "person":
         text.append(study.treatment.cluster)
@@ -133,7 +132,7 @@ def _values(study: Study, spec: TableData, columns: Mapping[str, np.ndarray]) ->
     """Checks of the values in outcomes and covariates, by arm."""
     treated = columns[spec.treatment] == 1
     totals = {arm: int((treated == arm).sum()) for arm in (True, False)}
-    for name in dict.fromkeys(name for names in spec.outcomes.values() for name in names):
+    for name in dict.fromkeys(spec.periods):
         gap = np.isnan(columns[name])
         if count := int(gap.sum()):
             arms = by_arm({arm: int((gap & (treated == arm)).sum()) for arm in (True, False)}, totals)

@@ -6,13 +6,14 @@ from evalkit.sample.describe import describe
 from evalkit.sample.flow import extend
 from evalkit.sample.instruments import Episodes, Instruments
 from evalkit.sample.table import from_table
-from evalkit.sample.types import Entries, FlowRow, People, Sample
+from evalkit.sample.types import Entries, FlowRow, MultiArm, People, Sample
 
 __all__ = [
     "Entries",
     "Episodes",
     "FlowRow",
     "Instruments",
+    "MultiArm",
     "People",
     "Sample",
     "describe",

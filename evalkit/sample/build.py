@@ -3,13 +3,15 @@
 Sianesi (2004): starters in elapsed month u are compared with those still on benefit who have not started by the end of
 that month, covariates as known before time zero. With days known, each comparison entry gets a pseudo start day drawn
 by keyed hash from the starters' days, and must be on benefit on that day: starters, too, had to survive to theirs.
+Of several instruments the first that is started in a spell counts (Lechner 2001); they are compared with each other in
+the same way, with or without those who wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +24,13 @@ from evalkit.hashing import hash_ids, mix, uniform
 from evalkit.register import Check, Register
 from evalkit.sample.changing import MISSING, Changing, read_changing
 from evalkit.sample.flow import Tally
-from evalkit.sample.instruments import Instruments, read_instruments
+from evalkit.sample.instruments import Episodes, Instruments, read_instruments
 from evalkit.sample.jobs import Jobs, read_jobs
 from evalkit.sample.levels import shown
 from evalkit.sample.merging import merge_benefits
 from evalkit.sample.outcomes import SpellOutcomes
-from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, locator
-from evalkit.sample.types import NO_START, Entries, People, Sample
+from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, first_starts, locator
+from evalkit.sample.types import NO_START, Entries, MultiArm, People, Sample
 from evalkit.study import Study
 from evalkit.study.outcome_source import OutcomeSource, read_source
 
@@ -50,16 +52,29 @@ def from_register(study: Study, register: Register) -> Sample:
         "start_first": ("start_first", "exit_first"),
         "exit_first": ("exit_first", "start_first"),
     }[study.time.within_month]
-    sample = _build(frame, first)
+    sample = _cut(frame, first)
     try:
-        return replace(sample, alternative=_build(frame, second)) if second else sample
+        return replace(sample, alternative=_cut(frame, second)) if second else sample
     except DesignError:  # nobody left under the other convention: there is nothing to show beside the first
         return sample
 
 
+def _cut(frame: _Frame, convention: str) -> Sample:
+    """The comparison of the study, and beside it all instruments where it names several."""
+    treatment = frame.study.treatment
+    arms = [_Arm(treatment.instrument, 1, "treated")]
+    arms += [_Arm(name, 0, "comparison") for name in treatment.opposed[1:]]
+    sample = _build(frame, _Contrast.of(frame, arms, "comparison" if len(arms) == 1 else ""), convention)
+    if not treatment.others:
+        return sample
+    names = ("wait", *treatment.compared)
+    arms = [_Arm(name, code, name) for code, name in enumerate(names) if code]
+    return replace(sample, several=MultiArm(names, _build(frame, _Contrast.of(frame, arms, "wait"), convention)))
+
+
 @dataclass(frozen=True)
 class _Frame:
-    """What the risk sets are cut from: people, spells, starts and the study's limits."""
+    """What the risk sets are cut from: people, spells, starts of the instrument and the study's limits."""
 
     study: Study
     people: People
@@ -67,9 +82,6 @@ class _Frame:
     spells: Spells
     starts: Starts
     instruments: Instruments
-    same: Intervals
-    others: Intervals
-    before: Days | None
     gaps: Intervals
     jobs: Jobs | None
     first_day: int
@@ -86,13 +98,10 @@ class _Frame:
         merged = merge_benefits(study, register.arrays("benefits", places=True), persons, of)
         held = Intervals(merged.person, merged.start, merged.end)
         instruments = read_instruments(study, register.arrays("episodes", places=True), of, held)
-        name = study.treatment.instrument
-        own = instruments[name]
-        own = own.take(np.flatnonzero(own.day < NEVER))
+        own = begun(instruments, study.treatment.instrument)
         spells, starts = attach_starts(
             merged.person, merged.start, merged.end, merged.reason, merged.reasons, own.person, own.day
         )
-        same, others = instruments.running(name), instruments.others(name)
         first_day, last_day = (calendar.day_number(d) for d in register.window)
         jobs = None
         if register.jobs is not None:
@@ -101,8 +110,8 @@ class _Frame:
             raise DataError(Fault("sample.no_jobs"))
         checks = merged.checks + (jobs.checks if jobs else ())
         return cls(
-            study, people, usable, spells, starts, instruments, same, others, instruments.before.get(name), merged.gaps,
-            jobs, first_day, last_day, checks, read_changing(study, register, persons, of), _barred(study, persons),
+            study, people, usable, spells, starts, instruments, merged.gaps, jobs, first_day, last_day, checks,
+            read_changing(study, register, persons, of), _barred(study, persons),
         )  # fmt: skip
 
     def really(self, person: NDArray[np.integer], day: Days) -> Mask:
@@ -125,6 +134,60 @@ class _Frame:
                 mask = self.barred[name][person]
             steps.append((f"excluded_by_value:{name}", mask))
         return steps
+
+
+def begun(instruments: Instruments, name: str) -> Episodes:
+    """The episodes of an instrument of which the day is known."""
+    own = instruments[name]
+    return own.take(np.flatnonzero(own.day < NEVER))
+
+
+class _Arm(NamedTuple):
+    """Those who start an instrument: its code among the entries, and what the flow calls it."""
+
+    instrument: str
+    code: int
+    label: str
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """Whose starts are compared.
+
+    arms: one for each instrument, by ``starts.which``; of the first of them in a spell the person is a starter.
+    waiting: what the flow calls those who have started none of them, who are arm 0; empty when they are no arm.
+    start, elapsed: by spell the day of that first start (NEVER if none) and its elapsed month.
+    later: by spell the start that counts as a later one for those in arm 0.
+    same, others: days in one of the instruments since an earlier day; days in all other ones.
+    before: by spell the day of the event that must have come before, for each instrument that asks for one.
+    """
+
+    arms: tuple[_Arm, ...]
+    waiting: str
+    starts: Starts
+    start: Days
+    elapsed: NDArray[np.int64]
+    later: Days
+    same: Intervals
+    others: Intervals
+    before: tuple[Days, ...]
+
+    @classmethod
+    def of(cls, frame: _Frame, arms: Sequence[_Arm], waiting: str) -> _Contrast:
+        """The instrument of the study is the first of the arms."""
+        made, spells = frame.instruments, frame.spells
+        names = [arm.instrument for arm in arms]
+        starts, start, elapsed = frame.starts, spells.own_start, spells.own_elapsed
+        if len(arms) > 1:
+            known = [begun(made, name) for name in names]
+            which = np.repeat(np.arange(len(known)), [len(own) for own in known])
+            person, day = (np.concatenate([getattr(own, column) for own in known]) for column in ("person", "day"))
+            starts, start, elapsed = first_starts(spells, person, day, which)
+        later = start if waiting else spells.own_start
+        before = tuple(made.before[name] for name in names if name in made.before)
+        return cls(
+            tuple(arms), waiting, starts, start, elapsed, later, made.running(*names), made.others(*names), before
+        )
 
 
 def _sources(study: Study) -> dict[str, OutcomeSource]:
@@ -209,9 +272,15 @@ def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArra
 
 
 def _exclusions(
-    frame: _Frame, person: NDArray[np.integer], spell: NDArray[np.integer], zero: Days, start: Days, day: Days
+    frame: _Frame,
+    contrast: _Contrast,
+    person: NDArray[np.integer],
+    spell: NDArray[np.integer],
+    zero: Days,
+    start: Days,
+    day: Days,
 ) -> list[tuple[str, Mask]]:
-    """Eligibility at time zero, the same for both arms, in the order in which it is counted.
+    """Eligibility at time zero, the same for all arms, in the order in which it is counted.
 
     ``start``: the day itself of those who start (time zero is another day with month-only data), else time zero.
     ``day``: the day before which a value must have been known to count.
@@ -231,10 +300,10 @@ def _exclusions(
         age_out = ~((age >= rules.age[0]) & (age <= rules.age[1]))
     other = no_one
     if rules.other_instrument == "exclude":
-        other = frame.others.covers(person, zero)
+        other = contrast.others.covers(person, zero)
     early = no_one
-    if frame.before is not None:  # the n-th of a type: whoever has not had the one before cannot have this one
-        early = known & (frame.before[spell] >= start)
+    for before in contrast.before:  # the n-th of a type: whoever has not had the one before cannot have this one
+        early = early | (known & (before[spell] >= start))
     least = (study.time.horizon if study.time.follow_up == "complete" else 1) + study.look_ahead
     short = calendar.whole_months(zero, np.int64(frame.last_day + 1)) < least
     lacking = no_one
@@ -246,7 +315,7 @@ def _exclusions(
         ("start_before_window", zero < frame.first_day),
         ("start_after_window", zero > frame.last_day),
         ("age", age_out),
-        ("already_in_instrument", frame.same.covers(person, start)),
+        ("already_in_instrument", contrast.same.covers(person, start)),
         ("other_instrument", other),
         ("previous_event", early),
         ("follow_up", short),
@@ -255,21 +324,35 @@ def _exclusions(
     ]
 
 
-def _entries(frame: _Frame, spell: NDArray[np.int64], elapsed: NDArray[np.integer], zero: Days, arm: int) -> Entries:
-    later = frame.spells.own_start[spell]
+def _entries(
+    frame: _Frame,
+    contrast: _Contrast,
+    spell: NDArray[np.int64],
+    elapsed: NDArray[np.integer],
+    zero: Days,
+    arm: NDArray[np.int8],
+) -> Entries:
+    later = contrast.later[spell]
+    if not contrast.waiting:  # who starts the one and then the other within the month has done so from month 0
+        later = np.where(arm == 0, np.maximum(later, zero), later)
     wait = np.full(len(spell), NO_START, np.int64)
     starts = (later < NEVER) & (later >= zero)
     wait[starts] = calendar.whole_months(zero[starts], later[starts])
     return Entries(
         person=frame.spells.person[spell].astype(np.int32),
         spell=spell.astype(np.int32),
-        arm=np.full(len(spell), arm, np.int8),
+        arm=arm,
         elapsed=elapsed.astype(np.int16),
         time_zero=zero.astype(np.int32),
         quarter=calendar.quarter_number(zero).astype(np.int16),
         follow_up=np.minimum(calendar.whole_months(zero, np.int64(frame.last_day + 1)), 32_000).astype(np.int16),
         own_start_after=wait.astype(np.int32),
     )
+
+
+def _cells(elapsed: NDArray[np.integer] | int, quarter: NDArray[np.integer]) -> NDArray[np.int64]:
+    """One number for an elapsed month and a calendar quarter."""
+    return np.asarray(np.asarray(elapsed, np.int64) * 100_000 + quarter)
 
 
 def _zero(frame: _Frame, spell: NDArray[np.int64], elapsed: NDArray[np.integer], convention: str) -> Days:
@@ -280,24 +363,43 @@ def _zero(frame: _Frame, spell: NDArray[np.int64], elapsed: NDArray[np.integer],
     return calendar.add_months(start, elapsed + 1) - 1
 
 
-def _starters(frame: _Frame, convention: str) -> tuple[Entries, Tally]:
-    starts, spells = frame.starts, frame.spells
-    tally = Tally("treated", "all_starts", len(frame.people.ids))
+def _starters(frame: _Frame, contrast: _Contrast, convention: str) -> tuple[Entries, list[Tally]]:
+    """Entries of those who start, by person and day, and how many fell out of each arm.
+
+    Who is compared by a start of his own (arm 0) has someone of arm 1 in the same elapsed month and quarter.
+    """
+    starts = contrast.starts
     low, high = frame.study.eligibility.elapsed
     spell = starts.spell
-    elapsed = np.where(spell >= 0, spells.own_elapsed[spell], -1)
+    elapsed = np.where(spell >= 0, contrast.elapsed[spell], -1)
     zero = starts.day.copy()
     inside = np.flatnonzero((spell >= 0) & starts.first)
     if convention != "dates":
         zero[inside] = _zero(frame, spell[inside], elapsed[inside], convention)
+    day = frame.known_day(spell, elapsed, zero, convention)
     steps = [
         ("no_benefit_at_start", (spell < 0) | ~frame.really(starts.person, starts.day)),
+        ("same_day_start", starts.shared & (spell >= 0) & (starts.day == contrast.start[spell])),
         ("not_first_start", ~starts.first),
         ("elapsed", (elapsed < low) | (elapsed > high)),
-        *_exclusions(frame, starts.person, spell, zero, starts.day, frame.known_day(spell, elapsed, zero, convention)),
+        *_exclusions(frame, contrast, starts.person, spell, zero, starts.day, day),
     ]
-    left = np.flatnonzero(tally.sieve(starts.person, steps))
-    return _entries(frame, spell[left], elapsed[left], zero[left], 1), tally
+    cells = _cells(elapsed, calendar.quarter_number(zero))
+    arm = np.full(len(spell), -1, np.int8)
+    tallies = []
+    for number, own in enumerate(contrast.arms):
+        rows = np.flatnonzero(starts.which == number)
+        asked = [(reason, mask[rows]) for reason, mask in steps]
+        if own.code == 0:
+            asked.append(("no_starter_same_month", ~np.isin(cells[rows], cells[arm == 1])))
+        tally = Tally(own.label, "all_starts", len(frame.people.ids))
+        left = rows[tally.sieve(starts.person[rows], asked)]
+        if not len(left):
+            raise DesignError(Fault("design.no_starters", {"instrument": own.instrument}))
+        arm[left] = own.code
+        tallies.append(tally)
+    left = np.flatnonzero(arm >= 0)
+    return _entries(frame, contrast, spell[left], elapsed[left], zero[left], arm[left]), tallies
 
 
 def _start_fractions(frame: _Frame, starters: Entries) -> NDArray[np.float64]:
@@ -307,20 +409,46 @@ def _start_fractions(frame: _Frame, starters: Entries) -> NDArray[np.float64]:
     return np.sort((starters.time_zero - begin + 0.5) / length)
 
 
-def _build(frame: _Frame, convention: str) -> Sample:
+def _build(frame: _Frame, contrast: _Contrast, convention: str) -> Sample:
+    study = frame.study
+    starters, tallies = _starters(frame, contrast, convention)
+    if contrast.waiting:
+        entries, tally = _beside(frame, contrast, starters, convention)
+        tallies.append(tally)
+    else:
+        entries = starters.take(np.lexsort((starters.spell, starters.elapsed)))
+    return Sample(
+        study=study,
+        source="register",
+        people=frame.people,
+        entries=entries,
+        outcomes=SpellOutcomes(
+            frame.spells, frame.jobs, _sources(study), study.spells.merge_gap_months, frame.first_day
+        ),
+        horizon=study.time.horizon,
+        follow_up=study.time.follow_up,
+        flow=tuple(row for tally in tallies for row in tally.rows()),
+        age="age" in study.covariates.numeric,
+        convention=convention,
+        checks=frame.checks,
+        changing=frame.changing,
+        months_begin=None if convention == "dates" else frame.spells.start,
+        instruments=frame.instruments,
+    )
+
+
+def _beside(frame: _Frame, contrast: _Contrast, starters: Entries, convention: str) -> tuple[Entries, Tally]:
+    """The starters with, in each elapsed month, those who were at risk and started none of the instruments."""
     study, spells = frame.study, frame.spells
-    starters, treated = _starters(frame, convention)
-    if not len(starters):
-        raise DesignError(Fault("design.no_starters", {"instrument": study.treatment.instrument}))
     fractions = _start_fractions(frame, starters)
-    cells = np.unique(starters.elapsed.astype(np.int64) * 100_000 + starters.quarter)
-    tally = Tally("comparison", "all_candidate_months", len(frame.people.ids))
+    cells = np.unique(_cells(starters.elapsed, starters.quarter))
+    tally = Tally(contrast.waiting, "all_candidate_months", len(frame.people.ids))
     spell_key = mix(frame.people.key[spells.person], spells.earlier)
     parts: list[Entries] = []
     low, high = study.eligibility.elapsed
     present = np.flatnonzero(spells.start <= frame.last_day)
     for month in range(low, high + 1):
-        present = present[spells.own_elapsed[present] > month]
+        present = present[contrast.elapsed[present] > month]
         begin = calendar.add_months(spells.start[present], month)
         still = spells.end[present] >= begin
         risk = present = present[still]
@@ -334,32 +462,21 @@ def _build(frame: _Frame, convention: str) -> Sample:
             zero = _zero(frame, risk, elapsed, convention)
         on_benefit = (spells.end[risk] >= zero) & frame.really(spells.person[risk], zero)
         risk, zero, elapsed = risk[on_benefit], zero[on_benefit], elapsed[on_benefit]
-        alone = ~np.isin(month * 100_000 + calendar.quarter_number(zero), cells)
+        alone = ~np.isin(_cells(month, calendar.quarter_number(zero)), cells)
         person = spells.person[risk]
         day = frame.known_day(risk, elapsed, zero, convention)
-        steps = [*_exclusions(frame, person, risk, zero, zero, day), ("no_starter_same_month", alone)]
+        steps = [
+            *_exclusions(frame, contrast, person, risk, zero, zero, day),
+            ("no_starter_same_month", alone),
+        ]
         left = np.flatnonzero(tally.sieve(person, steps))
         beside = starters.take(np.flatnonzero(starters.elapsed == month))
-        part = _concatenate([beside, _entries(frame, risk[left], elapsed[left], zero[left], 0)])
+        waiting = np.zeros(len(left), np.int8)
+        part = _concatenate([beside, _entries(frame, contrast, risk[left], elapsed[left], zero[left], waiting)])
         parts.append(part.take(np.argsort(part.spell, kind="stable")))
     if sum(map(len, parts)) == len(starters):
         raise DesignError(Fault("design.no_risk_set", {"instrument": study.treatment.instrument}))
-    return Sample(
-        study=study,
-        source="register",
-        people=frame.people,
-        entries=_concatenate(parts),
-        outcomes=SpellOutcomes(spells, frame.jobs, _sources(study), study.spells.merge_gap_months),
-        horizon=study.time.horizon,
-        follow_up=study.time.follow_up,
-        flow=treated.rows() + tally.rows(),
-        age="age" in study.covariates.numeric,
-        convention=convention,
-        checks=frame.checks,
-        changing=frame.changing,
-        months_begin=None if convention == "dates" else frame.spells.start,
-        instruments=frame.instruments,
-    )
+    return _concatenate(parts), tally
 
 
 def _concatenate(parts: list[Entries]) -> Entries:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,8 +17,8 @@ class Tally:
     A person falls out at the step that removes the last of his entries; so persons add up as entries do.
     """
 
-    def __init__(self, arm: Literal["treated", "comparison"], start: str, persons: int):
-        self._arm: Literal["treated", "comparison"] = arm
+    def __init__(self, arm: str, start: str, persons: int):
+        self._arm = arm
         self._start = start
         self._size = persons
         self._entries: dict[str, int] = {}

@@ -83,20 +83,21 @@ class Instruments:
         """Names of the types that stand in the table."""
         return tuple(name for name in self.named if not self.study.instrument(name).derived)
 
-    def running(self, name: str) -> Intervals:
-        """Days on which a person has been in an instrument since an earlier day."""
-        own = self.named[name]
-        return intervals(own.person, own.start + 1, own.until)
+    def running(self, *names: str) -> Intervals:
+        """Days on which a person has been in one of some instruments since an earlier day."""
+        person, start, until = self._days(names)
+        return intervals(person, start + 1, until)
 
-    def others(self, name: str) -> Intervals:
-        """Days in instruments other than this one and what it is made of."""
-        parts = self.study.instrument(name).parts
-        found = [self.named[other] for other in self.plain if other not in parts]
-        columns = (np.concatenate([getattr(e, c) for e in found] or [np.empty(0, np.int64)]) for c in _INTERVAL)
-        return intervals(*columns)
+    def others(self, *names: str) -> Intervals:
+        """Days in instruments other than these and what they are made of."""
+        parts = {part for name in names for part in self.study.instrument(name).parts}
+        return intervals(*self._days([other for other in self.plain if other not in parts]))
 
-
-_INTERVAL = ("person", "start", "until")
+    def _days(self, names: Sequence[str]) -> list[Ints]:
+        """Person, first and last day of every episode of some instruments."""
+        found = [self.named[name] for name in names]
+        none = np.empty(0, np.int64)
+        return [np.concatenate([none, *(getattr(e, c) for e in found)]) for c in ("person", "start", "until")]
 
 
 def read_instruments(

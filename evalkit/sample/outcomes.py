@@ -8,7 +8,7 @@ every source to the day.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from evalkit import calendar
 from evalkit.calendar import NEVER, Days
 from evalkit.kernels.overlap import overlap_sums
 from evalkit.register.schema import UNKNOWN
+from evalkit.sample.history import AnyDays
 from evalkit.sample.jobs import Jobs
 from evalkit.sample.spells import Intervals, Spells
 from evalkit.sample.types import Entries
@@ -61,10 +62,22 @@ def month_of(day: Days, time_zero: NDArray[np.integer]) -> NDArray[np.int64]:
     return month
 
 
-def month_bounds(time_zero: NDArray[np.integer], horizon: int) -> Days:
-    """First days of months 1..horizon and of the month after them, (n, horizon + 1)."""
+def month_bounds(time_zero: NDArray[np.integer], horizon: int, before: int = 0) -> Days:
+    """First days of the months from ``before`` months before time zero to ``horizon`` after it, and of the next one.
+
+    (n, before + horizon + 1); t0 - m months stands in column before - m.
+    """
     days, at = np.unique(time_zero, return_inverse=True)
-    return calendar.add_months(days[:, None], np.arange(horizon + 1)[None, :])[at]
+    return calendar.add_months(days[:, None], np.arange(-before, horizon + 1)[None, :])[at]
+
+
+def state_before(held: Intervals, person: NDArray[np.integer], bounds: Days) -> Array:
+    """1 when an interval of the person holds the close of a month and the day after, (n, M); see ``month_bounds``.
+
+    No two intervals of a person overlap or touch.
+    """
+    closes = [held.runs_on(person, bounds[:, j]) for j in range(1, bounds.shape[1])]
+    return np.column_stack(closes).astype(float)
 
 
 def amount_path(held: Intervals, weight: Array, person: NDArray[np.integer], bounds: Days) -> Array:
@@ -84,12 +97,16 @@ def observed_path(entries: Entries, horizon: int, look_ahead: int = 0) -> Mask:
 
 @dataclass(frozen=True)
 class SpellOutcomes:
-    """Outcomes from registers: ``sources`` holds the source of each outcome by name."""
+    """Outcomes from registers: ``sources`` holds the source of each outcome by name.
+
+    ``first_day``: the first day that the data cover.
+    """
 
     spells: Spells
     jobs: Jobs | None
     sources: Mapping[str, OutcomeSource]
     merge_gap_months: int = 0
+    first_day: int = -int(NEVER)
 
     def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, Mask]:
         """Values (n, horizon) of one outcome and whether they are observed."""
@@ -101,6 +118,27 @@ class SpellOutcomes:
         if source.family == "state":
             return state_path(self._held(source), entries.person, entries.time_zero, horizon), observed
         return self._flow(source, entries, month_bounds(entries.time_zero, horizon)), observed
+
+    def has_history(self, name: str) -> bool:
+        """States and amounts exist before time zero; an event is one of the spell that holds it."""
+        return self.sources[name].kind != "event"
+
+    def before(self, name: str, entries: Entries, day: AnyDays, months: int) -> tuple[Array, Mask]:
+        """Values (n, months) in the months before a day, oldest first, and whether they lie within the window.
+
+        What begins on the day or later counts for nothing. So the state at the close of the last month is that of the
+        rows that had begun by then, while a job that follows on an earlier one from that very day is not seen.
+        """
+        source, person = self.sources[name], entries.person
+        bounds = month_bounds(day, 0, months)
+        observed = bounds[:, :-1] >= self.first_day
+        if source.family == "state":
+            values = state_before(self._held(source), person, bounds)
+            if source.which == "work":
+                values[:, -1] = self._jobs().rows.runs_on(person, bounds[:, -1])
+        else:
+            values = self._flow(source, entries, bounds)
+        return np.where(observed, values, 0.0), np.asarray(observed)
 
     def _jobs(self) -> Jobs:
         assert self.jobs is not None  # the study file asked for jobs, so the build required them
@@ -148,14 +186,30 @@ class SpellOutcomes:
 
 @dataclass(frozen=True)
 class TableOutcomes:
-    """Outcomes that stand as columns of an analysis-ready table; rows are the entries' ``spell``."""
+    """Outcomes that stand as columns of an analysis-ready table; rows are the entries' ``spell``.
+
+    ``history``: those of periods before the treatment, oldest first.
+    """
 
     values: Mapping[str, Array]
+    history: Mapping[str, Array] = field(default_factory=dict)
 
     def paths(self, name: str, entries: Entries, horizon: int) -> tuple[Array, Mask]:
         """Values (n, horizon) of one outcome, and whether they are there."""
         values = np.full((len(entries), horizon), np.nan)
         stored = self.values[name][entries.spell]
         values[:, : stored.shape[1]] = stored
+        observed = np.isfinite(values)
+        return np.where(observed, values, 0.0), observed
+
+    def has_history(self, name: str) -> bool:
+        """Whether the table has columns for periods before the treatment."""
+        return name in self.history
+
+    def before(self, name: str, entries: Entries, day: AnyDays, months: int) -> tuple[Array, Mask]:
+        """Values (n, months) of the last periods before the treatment, and whether they are there."""
+        values = np.full((len(entries), months), np.nan)
+        stored = self.history[name][entries.spell, -months:]
+        values[:, months - stored.shape[1] :] = stored
         observed = np.isfinite(values)
         return np.where(observed, values, 0.0), observed

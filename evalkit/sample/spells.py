@@ -61,6 +61,21 @@ class Intervals:
         at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="right") - 1
         return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self.end[at]))
 
+    @cached_property
+    def _latest(self) -> Days:
+        """The last day of all intervals of the person up to and including each."""
+        key = self.person * 10**7
+        far = np.minimum(self.end, 5 * 10**6)
+        latest = np.maximum.accumulate(key + far) - key
+        return np.where(latest == 5 * 10**6, NEVER, latest)
+
+    def runs_on(self, person: NDArray[np.integer], day: Days) -> NDArray[np.bool_]:
+        """Whether some interval that began before the day lasts to that day or longer; they may overlap."""
+        if not len(self.start):
+            return np.zeros(len(person), bool)
+        at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="left") - 1
+        return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self._latest[at]))
+
 
 @dataclass(frozen=True)
 class Spells(Intervals):
@@ -94,13 +109,25 @@ class Spells(Intervals):
 
 @dataclass(frozen=True)
 class Starts:
-    """Starts of the instrument (E): person, day of time zero, spell that holds it (-1 none), and whether it is the
-    first in the days of that spell."""
+    """Starts (E), sorted by person, day and instrument.
+
+    ``day``: day of time zero. ``spell``: the one that holds it (-1 none). ``first``: whether it is the first in the
+    days of that spell. ``which``: the instrument, by number.
+    """
 
     person: NDArray[np.int64]
     day: Days
     spell: NDArray[np.int64]
     first: NDArray[np.bool_]
+    which: NDArray[np.int64]
+
+    @property
+    def shared(self) -> NDArray[np.bool_]:
+        """Starts of a person who starts another of the instruments on the same day."""
+        same = (self.person[1:] == self.person[:-1]) & (self.day[1:] == self.day[:-1])
+        day = np.cumsum(np.append(True, ~same)[: len(self.day)]) - 1  # a number for each person and day
+        change = np.append(False, same & (self.which[1:] != self.which[:-1]))[: len(day)]
+        return np.asarray(np.bincount(day, change, minlength=1)[day] > 0) if len(day) else np.zeros(0, bool)
 
 
 def intervals(person: NDArray[np.integer], start: Days, end: Days) -> Intervals:
@@ -142,19 +169,26 @@ def attach_starts(
     """Spells with the first start inside each, and every start with the spell that holds it."""
     order = np.lexsort((reason, end, start, person))
     base = Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
-    by_day = np.lexsort((start_day, start_person))
-    start_person, start_day = start_person[by_day], start_day[by_day]
-    holding = spell_holding(base, start_person, start_day)
-    at = np.searchsorted(_key(start_person, start_day), _key(base.person, base.start))  # first start not before it
-    near = np.flatnonzero(at < len(start_day))
-    has = np.zeros(len(base.start), bool)
-    has[near] = (start_person[at[near]] == base.person[near]) & (start_day[at[near]] <= base.end[near])
-    own_start = np.full(len(base.start), NEVER)
-    own_start[has] = start_day[at[has]]
-    first = (holding >= 0) & (at[holding] == np.arange(len(holding)))
-    own_elapsed = np.full(len(base.start), NO_ELAPSED)
-    own_elapsed[has] = calendar.whole_months(base.start[has], own_start[has])
+    starts, own_start, own_elapsed = first_starts(base, start_person, start_day, np.zeros(len(start_day), np.int64))
     begins = np.searchsorted(base.person, base.person, side="left")
     earlier = np.arange(len(base.person)) - begins
-    spells = Spells(base.person, base.start, base.end, reason[order], reasons, earlier, own_start, own_elapsed)
-    return spells, Starts(start_person, start_day, holding, first)
+    return Spells(base.person, base.start, base.end, reason[order], reasons, earlier, own_start, own_elapsed), starts
+
+
+def first_starts(
+    spells: Intervals, person: NDArray[np.int64], day: Days, which: NDArray[np.int64]
+) -> tuple[Starts, Days, NDArray[np.int64]]:
+    """Starts with the spell that holds each; by spell the day of the first (NEVER if none) and its elapsed month."""
+    by_day = np.lexsort((which, day, person))
+    person, day, which = person[by_day], day[by_day], which[by_day]
+    holding = spell_holding(spells, person, day)
+    at = np.searchsorted(_key(person, day), _key(spells.person, spells.start))  # first start not before it
+    near = np.flatnonzero(at < len(day))
+    has = np.zeros(len(spells.start), bool)
+    has[near] = (person[at[near]] == spells.person[near]) & (day[at[near]] <= spells.end[near])
+    own_start = np.full(len(spells.start), NEVER)
+    own_start[has] = day[at[has]]
+    first = (holding >= 0) & (at[holding] == np.arange(len(holding)))
+    own_elapsed = np.full(len(spells.start), NO_ELAPSED)
+    own_elapsed[has] = calendar.whole_months(spells.start[has], own_start[has])
+    return Starts(person, day, holding, first, which), own_start, own_elapsed

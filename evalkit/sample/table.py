@@ -39,6 +39,10 @@ def from_table(study: Study, table: Table) -> Sample:
         name: np.column_stack([columns[column].astype(float) for column in chosen])
         for name, chosen in spec.outcomes.items()
     }
+    history = {
+        name: np.column_stack([columns[column].astype(float) for column in chosen])
+        for name, chosen in spec.before.items()
+    }
     unseen = np.zeros(n, bool)
     for path in values.values():
         unseen |= np.isnan(path).any(axis=1)
@@ -81,7 +85,7 @@ def from_table(study: Study, table: Table) -> Sample:
         source="table",
         people=people,
         entries=entries,
-        outcomes=TableOutcomes(values),
+        outcomes=TableOutcomes(values, history),
         horizon=study.time.horizon,
         follow_up=study.time.follow_up,
         flow=tuple(flow),

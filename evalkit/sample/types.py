@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from evalkit import calendar
 from evalkit.calendar import Days
 from evalkit.design import Design, Factor, cut_factor, integer_factor
-from evalkit.errors import DataError, Fault
+from evalkit.errors import DataError, DesignError, Fault
 from evalkit.hashing import Hash
 from evalkit.register.schema import Check
 from evalkit.sample.changing import Changing, Fill
@@ -27,10 +27,13 @@ NO_START = np.int32(2**30)
 
 @dataclass(frozen=True)
 class FlowRow:
-    """One step of the flow: ``start``, ``out`` (with the reason) or ``left``; out and left rows add up to start."""
+    """One step of the flow: ``start``, ``out`` (with the reason) or ``left``; out and left rows add up to start.
+
+    ``arm``: ``treated`` or ``comparison``; where several instruments are compared their names, and ``wait``.
+    """
 
     step: int
-    arm: Literal["treated", "comparison"]
+    arm: str
     kind: Literal["start", "out", "left"]
     reason: str
     persons: int
@@ -85,6 +88,29 @@ class Outcomes(Protocol):
         """Values and observed for months 1..horizon."""
         ...
 
+    def has_history(self, name: str) -> bool:
+        """Whether the outcome exists before time zero."""
+        ...
+
+    def before(self, name: str, entries: Entries, day: AnyDays, months: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Values and observed in the months before a day of each entry, oldest first."""
+        ...
+
+
+@dataclass(frozen=True)
+class MultiArm:
+    """Several instruments side by side, each person in the arm of the instrument that he starts first.
+
+    Attributes
+    ----------
+    names: by arm code its name: ``wait``, then the instruments, the one that is evaluated first.
+    sample: risk sets whose entries have arm 0 while none of the instruments has been started, and arm j in the month
+        in which instrument j is, as the first of them in the spell. Its flow counts each arm under its name.
+    """
+
+    names: tuple[str, ...]
+    sample: Sample
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -106,6 +132,7 @@ class Sample:
     checks: what was joined in the spells and what the jobs lack, counted.
     changing: covariates that change over time; ``months_begin``: with month-only data the first day of each spell.
     instruments: every instrument of the study with its episodes; None for a table.
+    several: the same people by the instrument that they start first, where the study names ``others``.
     """
 
     study: Study
@@ -124,6 +151,7 @@ class Sample:
     changing: Changing = Changing()
     months_begin: Days | None = None
     instruments: Instruments | None = None
+    several: MultiArm | None = None
 
     @cached_property
     def months(self) -> NDArray[np.int16]:
@@ -138,6 +166,34 @@ class Sample:
     def outcome(self, name: str, entries: Entries) -> tuple[Array, NDArray[np.bool_]]:
         """Outcome path (n, K) for months 1..horizon and whether each month is observed."""
         return self.outcomes.paths(name, entries, self.horizon)
+
+    def has_history(self, name: str) -> bool:
+        """Whether an outcome exists before time zero: states and amounts do, what happens to a spell does not."""
+        return self.outcomes.has_history(name)
+
+    def before(self, name: str, entries: Entries, months: int) -> tuple[Array, NDArray[np.bool_]]:
+        """An outcome in the months before time zero: values (n, M) and whether each month is observed, oldest first.
+
+        Column j is month j - M: month -m covers [d - m months, d - (m - 1) months), so that the last column, month -1,
+        ends on the day before d. Here d is time zero; with month-only data it is the first day of the elapsed month
+        (see :meth:`known_day`). Nothing that begins on d or later counts. A month is observed when it lies within the
+        window of the data; values elsewhere are 0.
+
+        Parameters
+        ----------
+        name: an outcome for which :meth:`has_history` holds.
+        months: M, at least 1; with a table, periods.
+
+        Raises
+        ------
+        DesignError
+            ``design.no_history`` when the outcome does not exist before time zero.
+        """
+        if not self.has_history(name):
+            raise DesignError(Fault("design.no_history", {"outcome": name}))
+        if months < 1:
+            raise ValueError("before: at least one month")
+        return self.outcomes.before(name, entries, self.known_day(entries), months)
 
     def ages(self, entries: Entries) -> Array:
         """Age in whole years at time zero: calendar year less year of birth."""

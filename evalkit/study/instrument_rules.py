@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from evalkit.study.lines import KeyPath
-from evalkit.study.model import FAMILIES, Codes, Columns, Instrument, Treatment
+from evalkit.study.model import FAMILIES, STRATEGIES, Codes, Columns, Instrument, Treatment
 from evalkit.study.parts import Parts
 from evalkit.study.translate import Issue, nearest, not_allowed
-
-STRATEGIES = ("wait", "never")
-"""What an instrument may be compared with besides another instrument."""
 
 BELONGS: Mapping[str, tuple[str, ...]] = {
     "episode": ("name", "family", "kind", "join_gap_days", "open_end_months"),
@@ -111,8 +108,12 @@ def _treatment(parts: Parts, types: list[str] | None) -> Iterator[Issue]:
             yield not_allowed(("treatment", "instrument"), treatment.instrument, names)
         if treatment.versus not in (*STRATEGIES, *names):
             yield not_allowed(("treatment", "versus"), treatment.versus, [*STRATEGIES, *names])
+        for i, other in enumerate(treatment.others):
+            if other not in names:
+                yield not_allowed(("treatment", "others", i), other, names)
     if treatment.versus == treatment.instrument:
         yield Issue(("treatment", "versus"), "study.versus_itself", {"name": treatment.versus})
+    yield from _compared(parts, treatment)
     columns = parts.get(Columns, "data", "persons", "columns")
     of_episodes = parts.get(Columns, "data", "episodes", "columns") or {}
     if columns is not None and treatment.cluster not in ("person", *columns):
@@ -120,3 +121,20 @@ def _treatment(parts: Parts, types: list[str] | None) -> Iterator[Issue]:
             yield Issue(("treatment", "cluster"), "study.cluster_of_episodes", {"name": treatment.cluster})
         else:
             yield not_allowed(("treatment", "cluster"), treatment.cluster, ["person", *columns])
+
+
+def _compared(parts: Parts, treatment: Treatment) -> Iterator[Issue]:
+    """Instruments that are compared pair by pair are different ones, and none is a part of another."""
+    seen = set(treatment.opposed)
+    for i, other in enumerate(treatment.others):
+        if other in seen:
+            yield Issue(("treatment", "others", i), "study.duplicate", {"key": "treatment.others", "value": other})
+        seen.add(other)
+    made = {instrument.name: instrument for _, instrument in parts.each(Instrument, "instrument") if instrument.derived}
+    names = treatment.compared
+    for whole in (made[name] for name in names if name in made):
+        for part in (name for name in names if name in whole.parts):
+            later = max(whole.name, part, key=names.index)
+            if later in treatment.others:
+                path = ("treatment", "others", treatment.others.index(later))
+                yield Issue(path, "study.compared_part", {"name": whole.name, "part": part})

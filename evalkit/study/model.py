@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from evalkit.study.outcome_source import read_source
 
 Language = Literal["nl", "en"]
-Method = Literal["matching", "experiment"]
+Method = Literal["matching", "weighting", "experiment"]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 """Words that may not be empty."""
@@ -124,13 +124,22 @@ class Data(Frozen):
 
 
 class TableData(Source):
-    """A file ready for analysis: one row a person, treatment 0 or 1, outcomes by period as columns."""
+    """A file ready for analysis: one row a person, treatment 0 or 1, outcomes by period as columns.
+
+    ``before``: outcomes in periods before the treatment, oldest first.
+    """
 
     unit: Text
     treatment: Text
     outcomes: Annotated[dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]], Field(min_length=1)]
+    before: dict[Name, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
     period_months: int = Field(default=1, ge=1, le=60)
     format: Format = Format()
+
+    @property
+    def periods(self) -> tuple[str, ...]:
+        """The columns that hold an outcome in some period, after the treatment and then before it."""
+        return tuple(name for held in (self.outcomes, self.before) for names in held.values() for name in names)
 
 
 class Spells(Frozen):
@@ -161,13 +170,28 @@ class Eligibility(Frozen):
     exclude: dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
 
 
+STRATEGIES = ("wait", "never")
+"""What an instrument may be compared with besides another instrument."""
+
+
 class Treatment(Frozen):
-    """The two strategies that are compared."""
+    """The two strategies that are compared; ``others`` are further instruments, compared with these pair by pair."""
 
     instrument: Name
     versus: Name = "wait"
+    others: tuple[Name, ...] = ()
     cluster: Text = "person"
     design: Literal["observational", "randomised"] = "observational"
+
+    @property
+    def opposed(self) -> tuple[str, ...]:
+        """The instruments of the comparison itself: the one that is evaluated, and the other if it is one."""
+        return (self.instrument,) if self.versus in STRATEGIES else (self.instrument, self.versus)
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Every instrument that is compared, the one that is evaluated first."""
+        return tuple(dict.fromkeys((*self.opposed, *self.others)))
 
 
 FAMILIES = ("training", "guidance", "wage_subsidy", "job_creation", "other")
@@ -210,7 +234,7 @@ class Instrument(Frozen):
 
 
 class Outcome(Frozen):
-    """One thing the instrument should change."""
+    """One thing the instrument should change, or (``negative_control``) one that it cannot change."""
 
     name: Name
     kind: Literal["event", "state", "flow"]
@@ -218,6 +242,7 @@ class Outcome(Frozen):
     better: Literal["higher", "lower"] = "higher"
     primary: bool = False
     unit: Text = "fraction"
+    role: Literal["effect", "negative_control"] = "effect"
 
 
 class Covariates(Frozen):

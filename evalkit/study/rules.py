@@ -128,6 +128,9 @@ def _names(parts: Parts) -> Iterator[Issue]:
             yield Issue(("outcome", 0), "study.no_primary", {})
         for i in primary[1:]:
             yield Issue(("outcome", i, "primary"), "study.several_primary", {"count": len(primary)})
+        for i in primary:
+            if parts.raw("outcome", i, "role") == "negative_control":
+                yield Issue(("outcome", i, "role"), "study.control_primary", {"name": parts.raw("outcome", i, "name")})
 
 
 def _twice(values: Iterable[tuple[KeyPath, Any]]) -> Iterator[Issue]:
@@ -328,6 +331,8 @@ def _table(parts: Parts) -> Iterator[Issue]:
         yield Issue(("spells",), "study.spells_in_table", {})
     if parts.raw("instrument") is not None:
         yield Issue(("instrument",), "study.instruments_in_table", {})
+    if parts.raw("treatment", "others") is not None:
+        yield Issue(("treatment", "others"), "study.others_in_table", {})
     table = parts.get(TableData, "table")
     if table is None:
         return
@@ -346,6 +351,20 @@ def _table(parts: Parts) -> Iterator[Issue]:
         for name, columns in table.outcomes.items()
         for i, column in enumerate(columns)
     ]
+    history: list[tuple[KeyPath, str]] = [
+        (("table", "before", name, i), column)
+        for name, columns in table.before.items()
+        for i, column in enumerate(columns)
+    ]
+    taken = {column for _, column in used}
+    for path, column in history:
+        if column in taken:
+            yield Issue(path, "study.before_twice", {"column": column})
+        taken.add(column)
+    for name in table.before:
+        if name not in table.outcomes:
+            yield not_allowed(("table", "before", name), name, list(table.outcomes))
+    used += history
     for key in ("numeric", "categorical"):
         names = parts.get(tuple[str, ...], "covariates", key) or ()
         used += [(("covariates", key, i), name) for i, name in enumerate(names)]
