@@ -158,7 +158,7 @@ def _distances(design: Design, of_treated: Array, of_others: Array) -> list[floa
 
 
 def _largest_gap(column: Array, signed: Array) -> float:
-    order = np.argsort(column, kind="stable")
+    order = np.argsort(column)  # within equal values the order changes nothing but the last bit
     ranked = column[order]
     last = np.append(ranked[1:] != ranked[:-1], True)
     return float(np.abs(np.cumsum(signed[order])[last]).max()) if len(column) else 0.0
@@ -435,7 +435,7 @@ def _sides(values: Array, shares: Mask, arm: Mask, before: Array, after: Array) 
             for side in sides:
                 side.ks[j] = side.ecdf[j] = abs(side.means[0, j] - side.means[1, j])
             continue
-        order = np.argsort(column, kind="stable")
+        order = np.argsort(column)  # within equal values the order changes nothing but the last bit
         ranked = column[order]
         last = np.append(ranked[1:] != ranked[:-1], True)
         for side, difference in zip(sides, signed, strict=True):

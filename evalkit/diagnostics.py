@@ -349,7 +349,7 @@ def _profile(values: Array, shares: Mask, kept: Mask, why: NDArray[np.str_]) -> 
 
     everyone, stayed, left = mean(np.ones(len(kept), bool)), mean(kept), mean(~kept)
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
-    spread = np.where(shares, np.sqrt(everyone * (1 - everyone)), spread)
+    spread = np.where(shares, np.sqrt(np.abs(everyone * (1 - everyone))), spread)
     scale = np.where(spread > 0, spread, np.nan)
 
     def standardised(difference: Array) -> Array:

@@ -448,11 +448,12 @@ def _chart(chart: Json, gate: _Gate, gone: Collection[str]) -> None:
         elif chart["mark"] == "area" and any(small):  # an empty bin shown as such says that a hidden one is not empty
             small = [hide or n == 0 for hide, n in zip(small, support, strict=True)]
         whole = _whole(chart, line, support)
+        decimals = 3 if chart["unit"] == "points" else 2
         if chart["unit"] == "share" and chart["mark"] != "area" and whole:  # nor those who are not in the share
             rest = [v is not None and gate.small(whole - round(v * whole)) for v in line["y"]]
             small = [a or b for a, b in zip(small, rest, strict=True)]
         for key in ("y", "low", "high"):
-            line[key] = [_point(v, hide, whole) for v, hide in zip(line[key], small, strict=False)]
+            line[key] = [_point(v, hide, whole, decimals) for v, hide in zip(line[key], small, strict=False)]
         for _ in filter(None, small):
             gate.hide(chart["id"])
         line["support"] = []
@@ -472,13 +473,13 @@ def _whole(chart: Json, line: Json, support: list[Any]) -> float:
     return float(round(known[-1][0] / known[-1][1])) if known else 0
 
 
-def _point(value: float | None, hide: bool, whole: float) -> float | None:
+def _point(value: float | None, hide: bool, whole: float, decimals: int = 2) -> float | None:
     """A point, rounded; a share of ``whole`` people is rounded as its count would be."""
     if value is None or hide:
         return None
     if whole:
         return _rounded(min(1.0, to_base(value * whole) / (to_base(whole) or BASE)), 3)
-    return _rounded(value, 2)
+    return _rounded(value, decimals)
 
 
 def _last_of(exhibits: Iterable[Json], finding: Json) -> float | None:

@@ -15,10 +15,8 @@ import numpy as np
 from evalkit.balance import BalanceRow, holm
 from evalkit.effects import EffectProfile
 from evalkit.exhibits import Analysis, Finding, Verdict
+from evalkit.sensitivity.placebo import placebo_equivalence
 from evalkit.study import Gate
-
-Z90 = 1.6448536269514722
-"""Half the width of a 90 % interval, in standard errors."""
 
 _ORDER: dict[str, int] = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
 
@@ -104,17 +102,17 @@ def placebo_finding(profile: EffectProfile, outcome: str, margin: float) -> Find
     A test of equivalence (two one-sided tests at 5 %): not finding a difference is not enough, it must be shown to be
     small. Months without an estimate are left out; ``margin`` is in the outcome's own unit.
     """
-    used = np.isfinite(profile.estimate)
-    weights = np.where(used, 1.0, 0.0) / max(int(used.sum()), 1)
-    _, vcov = profile.linear(weights[None, :])
-    if not used.any() or vcov is None:
+    used = np.flatnonzero(np.isfinite(profile.estimate))
+    if not len(used) or profile.vcov is None:
         return Finding("placebo_not_estimable", outcome, "warn", None, margin, {"margin": margin})
-    value = float(weights[used] @ profile.estimate[used])
-    half = Z90 * float(np.sqrt(max(float(vcov[0, 0]), 0.0)))
-    params: dict[str, object] = {"estimate": value, "low": value - half, "high": value + half, "margin": margin}
-    params |= {"months": int(used.sum()), "unit": profile.estimand.unit}
-    inside = -margin <= value - half and value + half <= margin
-    return Finding("placebo", outcome, "pass" if inside else "fail", value, margin, params)
+    mean = np.full((1, len(used)), 1.0 / len(used))
+    vcov = mean @ np.asarray(profile.vcov)[np.ix_(used, used)] @ mean.T
+    found = placebo_equivalence(mean @ profile.estimate[used], vcov, margin, df=profile.df)
+    value = float(found.estimate[0])
+    params: dict[str, object] = {"estimate": value, "low": float(found.low[0]), "high": float(found.high[0])}
+    params |= {"margin": margin, "months": len(used), "unit": profile.estimand.unit}
+    code = "placebo" if profile.estimand.unit == "fraction" else "placebo_amount"
+    return Finding(code, outcome, "pass" if found.passes else "fail", value, margin, params)
 
 
 def judge(analysis: Analysis, show_anyway: str) -> tuple[Judgement, ...]:
@@ -135,10 +133,11 @@ def withhold(analysis: Analysis, judgements: Sequence[Judgement]) -> Analysis:
     """The analysis with the profiles of failed outcomes emptied (status ``withheld``)."""
     hidden = {j.outcome for j in judgements if j.analysis == analysis.id and j.withheld}
     return replace(
-        analysis, profiles=tuple(_empty(p) if p.labels["outcome"] in hidden else p for p in analysis.profiles)
+        analysis, profiles=tuple(emptied(p) if p.labels["outcome"] in hidden else p for p in analysis.profiles)
     )
 
 
-def _empty(profile: EffectProfile) -> EffectProfile:
+def emptied(profile: EffectProfile) -> EffectProfile:
+    """The profile without its numbers, as withheld."""
     missing = np.full(len(profile.month), np.nan)
     return replace(profile, estimate=missing, counterfactual=missing, status=("withheld",) * len(profile.month))

@@ -25,7 +25,7 @@ SHARES = np.isin(COVARIATES, ("black", "hisp", "marr", "nodegree"))
 
 
 def test_six_rows_by_hand() -> None:
-    """Treated 2, 4; others 0, 2, 2, 9, weighing 1, 2, 1, 0 after: mean 1.5, variance (.25 2.25 + .75 .25) / (1 - .625)."""
+    """Treated 2, 4; others 0, 2, 2, 9, weighing 1, 2, 1, 0 after: mean 1.5, variance (.25 2.25 + .75 .25) / .625."""
     x = np.array([[2.0], [4], [0], [2], [2], [9]])
     treated = np.array([1, 1, 0, 0, 0, 0], bool)
     made = balance_statistics(x, ["x"], None, treated, [1, 1, 1, 2, 1, 0])

@@ -172,7 +172,7 @@ def test_shuffled_rows_are_bit_identical(town):
 LONG = ("2019-01-01", None, None)
 
 
-def few(episodes, treatment, **keys):
+def few(episodes, treatment, more="", **keys):
     people = sorted({row[0] for row in episodes} | {"W", "X"})
     tables = frames(
         [person(p) for p in people],
@@ -182,7 +182,7 @@ def few(episodes, treatment, **keys):
     made = protocol(horizon=3, first="2018-01-01", last="2020-12-31", spells="", **keys)
     text = made.text.replace(TYPES, TYPES + ', job_coach = ["job_coach"], meeting = ["meeting"]')
     text = text.replace('instrument = "training"', f'instrument = "training"\n{treatment}')
-    return cut(study.parse(text, Path("s.toml")), tables)
+    return cut(study.parse(text + more, Path("s.toml")), tables)
 
 
 def arms_of(sample):
@@ -222,6 +222,35 @@ def test_the_first_of_those_compared_counts():
     assert arms_of(versus) == {("A", 2): 1, ("D", 2): 1, ("B", 2): 0}
     wait = dict(zip(versus.people.ids[versus.entries.person], versus.entries.own_start_after, strict=True))
     assert wait["B"] == 0 and wait["A"] == 0  # B starts training within the month
+
+
+SECOND = '\n[[instrument]]\nname = "second_meeting"\nof = "meeting"\norder = 2\n'
+
+
+def test_where_an_event_must_have_come_before_it_must_have_for_everybody():
+    """A second meeting beside training: who trains or waits without a first meeting is not compared."""
+    episodes = [
+        ("P", "meeting", "2019-02-10", "2019-02-10"),
+        ("P", "meeting", "2019-03-12", "2019-03-12"),
+        ("Q", "meeting", "2019-02-12", "2019-02-12"),
+        ("Q", "training", "2019-03-15", "2019-04-15"),
+        ("R", "training", "2019-03-18", "2019-04-18"),
+        ("W", "meeting", "2019-02-01", "2019-02-01"),
+    ]
+    sample = few(episodes, 'others = ["second_meeting"]', more=SECOND).several.sample
+    assert arms_of(sample) == {("P", 2): 2, ("Q", 2): 1, ("W", 2): 0}
+    out = {(row.arm, row.reason): row.entries for row in sample.flow if row.kind == "out"}
+    assert out["training", "previous_event"] == 1 and out["wait", "previous_event"] > 1
+
+
+def test_versus_another_and_others_beside_it(town):
+    """The comparison of the study sets one against the other; beside it both and the third with waiting."""
+    sample = cut(asked('versus = "coaching"\nothers = ["job_coach"]'), town)
+    plain = cut(asked('versus = "coaching"'), town)
+    assert entries_of(sample) == entries_of(plain) and sample.flow == plain.flow
+    assert sample.several.names == NAMES
+    beside = cut(asked('others = ["coaching", "job_coach"]'), town).several.sample
+    assert entries_of(sample.several.sample) == entries_of(beside)
 
 
 def test_who_is_not_there_is_named():

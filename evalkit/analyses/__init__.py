@@ -11,6 +11,7 @@ from typing import Any
 METHODS = {
     "matching": "evalkit.analyses.matching",
     "weighting": "evalkit.analyses.weighting",
+    "pairwise": "evalkit.analyses.pairwise",
     "experiment": "evalkit.analyses.experiment",
 }
 

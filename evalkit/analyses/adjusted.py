@@ -18,6 +18,7 @@ from evalkit.effects import EffectProfile, MonthlyEffect
 from evalkit.errors import DesignError
 from evalkit.exhibits import Analysis, Chart, Exhibit, Finding, Lost, Note, Series
 from evalkit.gate import follow_up_finding, placebo_finding
+from evalkit.matching.abadie_imbens import Neighbours
 from evalkit.matching.adjustment import Adjustment, Matching, Weights
 from evalkit.matching.admissible import se_kind
 from evalkit.matching.bootstrap import Bootstrap, by_rows
@@ -36,6 +37,8 @@ LEAN = ("bias_corrected", "gcomputation", "regression")
 SE_KIND = {"influence": "influence function"}
 ALONE = ("pair_cluster", "abadie_imbens", "abadie_imbens_estimated")
 """Standard errors that are not summed within clusters."""
+NEIGHBOURS = 2
+"""Rows of the same arm with the nearest score, among which Abadie and Imbens find the spread of outcomes."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,11 @@ def using(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment) -> U
         part = adjustment.take(rows)
     person = fitted.entries.person[rows].astype(np.int64)
     extra: dict[str, Any] = {}
-    if way.score and way.model == "means" and isinstance(adjustment, Matching):
+    if way.score and way.model == "means" and isinstance(adjustment, Matching) and fitted.model is not None:
         design = fitted.design.matrix()[:, [fitted.design.names.index(name) for name in fitted.model.names]]
         extra["score"] = Score.of_logit(fitted.model.score, design, fitted.treated)
+    if settings.errors in ALONE[1:]:
+        extra["neighbours"] = Neighbours(fitted.candidates.score[:, None], NEIGHBOURS)
     if settings.errors == "bootstrap":
 
         def anew(drawn: Rows) -> Adjustment:
@@ -146,7 +151,7 @@ def using(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment) -> U
             return way.adjust(replace(again, candidates=replace(again.candidates, score=model.score), model=model))
 
         extra["bootstrap"] = Bootstrap(by_rows(anew), settings.draws, sample.study.seed, way.id)
-    x = regressors(sample, fitted, rows, score=way.method == "matching")
+    x = regressors(sample, fitted, rows, score=way.method != "weighting")
     return Using(rows, part, x, person, sample.people.cluster[person], extra)
 
 
@@ -316,7 +321,7 @@ def _placebo(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment) -
         support = tuple(int(min(a, b)) for a, b in zip(effect.n_treated, effect.n_comparison, strict=True))
         series = Series("difference", shown(profile.estimate), shown(low), shown(high), support)
         months = tuple(range(-asked.months, 0))
-        unit = "share" if outcome.unit == "fraction" else ""
+        unit = "points" if outcome.unit == "fraction" else ""
         exhibits.append(
             Chart(f"placebo_{outcome.name}", "placebo", "interval", months, (series,), unit, "month_before")
         )
@@ -338,5 +343,6 @@ def _negative_controls(sample: Sample, way: Way, fitted: Fitted, adjustment: Adj
         verdict = "warn" if low > 0 or high < 0 else "pass"
         params = {"outcome": profile.labels["outcome"], "month": int(profile.month[k]), "estimate": value}
         params |= {"low": low, "high": high, "unit": profile.estimand.unit}
-        findings.append(Finding("negative_control", "", verdict, value, None, params))  # type: ignore[arg-type]
+        code = "negative_control" if profile.estimand.unit == "fraction" else "negative_control_amount"
+        findings.append(Finding(code, "", verdict, value, None, params))  # type: ignore[arg-type]
     return Shown((), tuple(findings))

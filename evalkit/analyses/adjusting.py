@@ -63,13 +63,16 @@ class Adjusting(Frozen):
 
 @dataclass(frozen=True)
 class Fitted:
-    """Candidates with their score: rows of the sample's entries that have common support in every category."""
+    """Candidates with their score: rows of the sample's entries that have common support in every category.
+
+    ``model``: the start model behind the score; None where the score comes from a model of several instruments.
+    """
 
     entries: Entries
     design: Design
     treated: Mask
     candidates: Candidates
-    model: Logit
+    model: Logit | None
     starters: int
     findings: tuple[Finding, ...]
 
@@ -185,6 +188,7 @@ def regressors(sample: Sample, fitted: Fitted, rows: Rows, *, score: bool = True
 
 def columns_of(fitted: Fitted) -> tuple[Array, tuple[str, ...]]:
     """The columns of the start model without the intercept, written out (n, p), with their names."""
+    assert fitted.model is not None
     names = fitted.design.names
     kept = [names.index(name) for name in fitted.model.names[1:]]
     return fitted.design.matrix()[:, kept], fitted.model.names[1:]

@@ -57,7 +57,7 @@ def describe(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> Shown:
             ),
         ),
         _overlap(fitted, adjustment),
-        _model_table(fitted.model),
+        *([] if fitted.model is None else [_model_table(fitted.model)]),
         _numbers_table(fitted, adjustment, lost, people),
     ]
     exhibits += _dropped(sample, fitted, adjustment)

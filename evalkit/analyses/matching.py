@@ -44,8 +44,8 @@ class Settings(Adjusting):
     ``exact``: matches agree on these; by default elapsed month and calendar quarter. ``anti_exact``: they differ on
     these. ``distance``: on the score or on the covariates. ``ratio``: comparison entries for each starter, on average
     when ``max_ratio`` lets the number vary. ``calipers``: by numeric covariate how far a match may lie, in its
-    unit. ``discard``: who outside common support is left out first. ``subclasses``, ``cutpoints``, ``kernel``, ``bandwidth``:
-    of the ways that need them.
+    unit. ``discard``: who outside common support is left out first. ``subclasses``, ``cutpoints``, ``kernel`` and
+    ``bandwidth`` belong to the ways that need them.
     """
 
     how: Literal["nearest", "optimal", "full", "exact", "cem", "subclass", "kernel", "radius", "ridge"] = "nearest"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,9 @@ def place(
         if score is None:
             raise DesignError(Fault("design.match_needs_score", {"how": "nearest"}))
         return Space(np.ascontiguousarray(score, np.float64)[:, None])
+    if kind not in get_args(DistanceName):
+        known = ", ".join(get_args(DistanceName))
+        raise DesignError(Fault("design.match_unknown", {"option": "distance", "known": known}))
     if covariates is None or covariates.shape[1] == 0:
         raise DesignError(Fault("design.match_needs_covariates", {"distance": kind}))
     x = np.asarray(covariates, np.float64)

@@ -81,18 +81,20 @@ class _Sorted:
     same: float
 
 
-def extremal_numbers(score: Array, other_mean: float, ratio: float, low: int, high: int) -> Ints:
+def extremal_numbers(
+    score: Array, other_mean: float, ratio: float, low: int, high: int, second: Hash | Ints | None = None
+) -> Ints:
     """How many matches each focal unit gets under variable ratio matching (Ming and Rosenbaum 2000, section 3).
 
     In all round(ratio n) matches, ``low`` for some units, ``high`` for others and at most one number between: the split
     that keeps to the total. The units furthest from the others' mean score, towards their own side, get the low number,
-    because their equals are scarce.
+    because their equals are scarce; equal scores in the order of ``second`` (default: as given).
     """
     n = len(score)
     total = int(np.rint(ratio * n))
     many = min(n, (total - low * n) // (high - low))
     numbers = np.full(n, low, np.int64)
-    away = np.argsort(-score if score.mean() > other_mean else score, kind="stable")
+    away = np.lexsort((np.arange(n) if second is None else second, -score if score.mean() > other_mean else score))
     nearest_first = away[::-1]
     numbers[nearest_first[:many]] = high
     if many < n:

@@ -132,19 +132,24 @@ def _expected(part: Part, found: Expansion, x: Array, score: Score | None) -> tu
             by_arm[arm] = fit.fitted
             leverage[rows] = np.maximum(leverage, fit.leverage)[rows] if found.adjusted else fit.leverage[rows]
         if strata:
-            _add_cells(part, weight, found.by_weight, by_arm[arm], leverage)
+            _add_cells(part, weight, found.by_weight, by_arm[arm], leverage, alone=given is None)
     treated = part.treated[:, None]
     return np.where(treated, by_arm[1], by_arm[0]), np.where(treated, by_arm[0], by_arm[1]), leverage
 
 
-def _add_cells(part: Part, weight: Array, values: Array, expected: Array, leverage: Array) -> None:
-    """Add to ``expected`` the mean by stratum of what it leaves, in strata with two rows or more of this arm."""
+def _add_cells(part: Part, weight: Array, values: Array, expected: Array, leverage: Array, *, alone: bool) -> None:
+    """In strata with two rows or more of this arm: add to ``expected`` the mean of what it leaves.
+
+    ``alone``: the mean takes the place of ``expected`` instead.
+    """
     assert part.subclass is not None
     _, cell = np.unique(part.subclass, return_inverse=True)
     size = int(cell.max()) + 1
     serves = weight > 0
     total = np.bincount(cell, weight, size)
     several = np.bincount(cell[serves], minlength=size) > 1
+    if alone:
+        expected[several[cell]] = 0.0
     left = np.zeros((size, values.shape[1]))
     np.add.at(left, cell[serves], weight[serves, None] * (values - expected)[serves])
     mean = np.divide(left, total[:, None], out=np.zeros_like(left), where=several[:, None])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,7 +27,6 @@ Target = Literal["att", "atc", "ate"]
 CaliperUnit = Literal["sd", "sd_within", "raw"]
 Discard = Literal["none", "both", "control", "treated"]
 
-SMOOTH = ("kernel", "radius", "ridge")
 TIES_TOLERANCE = 1e-5
 
 
@@ -73,7 +72,7 @@ def match(
     cutpoints: Cut | Sequence[Cut] = "sturges",
     subclasses: int | Sequence[float] = 6,
     min_per_arm: int = 1,
-    kernel: KernelName = "epanechnikov",
+    kernel: KernelName | None = None,
     bandwidth: Bandwidth = "pair",
     bandwidth_values: Array | None = None,
     ridge: float | None = None,
@@ -128,6 +127,8 @@ def match(
     DataError
         ``data.match_not_finite`` for a gap or an infinite value.
     """
+    _refuse_unknown(how=how, target=target, order=order, tie=tie, caliper_unit=caliper_unit,
+                    caliper_widths_unit=caliper_widths_unit, discard=discard)  # fmt: skip
     treated = np.asarray(treated, bool)
     if not treated.any() or treated.all():
         raise DesignError(Fault("design.no_treated" if not treated.any() else "design.no_controls"))
@@ -154,16 +155,18 @@ def match(
     if how == "subclass":
         return _by_class(treated, kept, discarded, score, stratum, target, subclasses, min_per_arm, key)
 
+    values = _column(bandwidth_values, treated, "bandwidth_values")
+    if how in ("kernel", "radius", "ridge") and (anti_exact is not None or caliper_columns is not None or caliper is not None):
+        raise DesignError(Fault("design.match_option", {"one": f'how = "{how}"', "other": "caliper, anti_exact"}))
     units = _units(
         treated, kept, score, stratum, person, key, anti_exact, caliper_columns, caliper_widths, caliper_widths_unit
     )
-    if how in SMOOTH:
+    if how == "kernel" or how == "radius" or how == "ridge":
         if score is None:
             raise DesignError(Fault("design.match_needs_score", {"how": how}))
         return match_smooth(
-            units, treated, target, discarded, how=how, kernel=kernel, bandwidth=bandwidth, values=bandwidth_values,
-            ridge=ridge,
-        )  # fmt: skip
+            units, treated, target, discarded, how=how, kernel=kernel, bandwidth=bandwidth, values=values, ridge=ridge
+        )
     kind = distance if distance is not None else "score" if score is not None else "mahalanobis"
     space = place(kind, treated, score, covariates, names)
     units = _with_caliper(units, space, score, caliper, caliper_unit)
@@ -221,8 +224,9 @@ def _nearest(
             continue
         numbers: Ints | int = int(ratio)
         if max_ratio is not None:
+            second = None if tie == "walk" else one.key[one.focal]
             numbers = extremal_numbers(
-                one.score[one.focal], float(one.score[one.pool].mean()), ratio, int(min_ratio or 1), int(max_ratio)
+                one.score[one.focal], float(one.score[one.pool].mean()), ratio, int(min_ratio or 1), int(max_ratio), second
             )
         found.append(match_greedy(one, where, numbers=numbers, replace=repeat, order=order, tie=tie))
     return paired(treated, target, units, found, repeat, discarded)
@@ -329,6 +333,23 @@ def _support(treated: Mask, score: Array | None, discard: Discard) -> Mask:
             other = score[~arm]
             kept &= ~arm | ((score >= other.min()) & (score <= other.max()))
     return kept
+
+
+KNOWN: dict[str, tuple[str, ...]] = {
+    "how": get_args(How),
+    "target": get_args(Target),
+    "order": get_args(Order),
+    "tie": get_args(Tie),
+    "caliper_unit": get_args(CaliperUnit),
+    "caliper_widths_unit": ("sd", "raw"),
+    "discard": get_args(Discard),
+}
+
+
+def _refuse_unknown(**given: str | None) -> None:
+    for option, value in given.items():
+        if value is not None and value not in KNOWN[option]:
+            raise DesignError(Fault("design.match_unknown", {"option": option, "known": ", ".join(KNOWN[option])}))
 
 
 def _refuse_options(

@@ -23,6 +23,9 @@ Mask = NDArray[np.bool_]
 Arcs = tuple[Ints, Ints, Array]
 """Row among the focal units of a stratum, row among its pool, distance."""
 
+Nearest = tuple[Array, Ints, Array, Ints, Arcs]
+"""Distance to the nearest partner and who that is, of focal and of pool units; pairs that may save something."""
+
 BLOCK = 4_000_000  # distances held at a time
 DENSE = 50_000_000  # entries of a cost matrix that is solved whole: 400 MB
 MOST_ARCS = 40_000_000
@@ -45,12 +48,10 @@ def match_optimal(units: Units, space: Space, *, ratio: int = 1) -> Pairs:
     focal_rows, match_rows = [], []
     for focal, pool in _strata(units):
         slots = np.repeat(np.arange(len(focal)), ratio)
-        simple = space.line and not len(units.widths) and not units.anti.shape[1] and _all_differ(units, focal, pool)
-        if simple:
+        if _simple(units, space, focal, pool):
             arcs = _line_arcs(units, space.coords[focal, 0], space.coords[pool, 0], ratio)
         else:
-            if len(slots) * len(pool) > DENSE:
-                raise DesignError(Fault("design.match_too_large", {"limit": DENSE}))
+            _refuse_size(len(slots) * len(pool), DENSE)
             rows, cols, cost = _gather(units, space, focal, pool)
             arcs = _slots(rows, cols, cost, ratio)
         first = np.arange(len(slots)) % ratio == 0
@@ -145,8 +146,16 @@ def _strata(units: Units) -> Iterator[tuple[Ints, Ints]]:
             yield focal, pool
 
 
-def _all_differ(units: Units, focal: Ints, pool: Ints) -> bool:
-    return not np.isin(units.person[focal], units.person[pool]).any()
+def _simple(units: Units, space: Space, focal: Ints, pool: Ints) -> bool:
+    """Whether only the distance on a line, and a caliper on it, decides who may be matched."""
+    if not space.line or len(units.widths) or units.anti.shape[1] or np.isin(units.person[focal], units.person[pool]).any():
+        return False
+    return not np.isfinite(units.reach) or np.array_equal(units.score, space.coords[:, 0])
+
+
+def _refuse_size(number: int, limit: int) -> None:
+    if number > limit:
+        raise DesignError(Fault("design.match_too_large", {"limit": limit}))
 
 
 def _blocks(units: Units, space: Space, focal: Ints, pool: Ints) -> Iterator[tuple[int, Array]]:
@@ -184,8 +193,7 @@ def _gather(units: Units, space: Space, focal: Ints, pool: Ints) -> Arcs:
     for start, d in _blocks(units, space, focal, pool):
         row, col = np.nonzero(np.isfinite(d))
         total += len(row)
-        if total > MOST_ARCS:
-            raise DesignError(Fault("design.match_too_large", {"limit": MOST_ARCS}))
+        _refuse_size(total, MOST_ARCS)
         parts.append((row + start, col, d[row, col]))
     rows, cols, cost = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     return rows, cols, cost
@@ -204,14 +212,13 @@ def _line_arcs(units: Units, focal: Array, pool: Array, ratio: int) -> Arcs:
     at, line = np.repeat(focal[by_focal], ratio), pool[by_pool]
     number = np.arange(len(at))
     last = np.maximum.accumulate(np.searchsorted(line, at, side="left") - number) + number
-    back = np.searchsorted(line, at, side="right") - 1 + (len(at) - 1 - number)
+    back = np.searchsorted(line, at, side="left") - 1 + (len(at) - 1 - number)  # equal scores count as to the right
     first = np.minimum.accumulate(back[::-1])[::-1] - (len(at) - 1 - number)
     reach = min(units.reach, units.limit) + SAME * units.spread
     first = np.maximum(np.maximum(first, 0), np.searchsorted(line, at - reach, side="left"))
     last = np.minimum(np.minimum(last, len(line) - 1), np.searchsorted(line, at + reach, side="right") - 1)
     width = np.maximum(last - first + 1, 0)
-    if width.sum() > MOST_ARCS:
-        raise DesignError(Fault("design.match_too_large", {"limit": MOST_ARCS}))
+    _refuse_size(int(width.sum()), MOST_ARCS)
     rows = np.repeat(number, width)
     cols = np.arange(len(rows)) - np.repeat(np.cumsum(width) - width, width) + np.repeat(first, width)
     return slot[rows], by_pool[cols], np.abs(at[rows] - line[cols])
@@ -250,6 +257,20 @@ def _cover(
     units: Units, space: Space, focal: Ints, pool: Ints, fewest: float | None, most: float | None
 ) -> tuple[Ints, Ints]:
     """Edge cover of least weight of one stratum, as edges between its focal and pool rows, stars only."""
+    find = _line_savers if _simple(units, space, focal, pool) else _savers
+    near_one, to_pool, near_other, to_focal, (rows, cols, cost) = find(units, space, focal, pool)
+    chosen = _save_most((rows, cols, near_one[rows] + near_other[cols] - cost), len(focal), len(pool))
+    single = (chosen < 0) & np.isfinite(near_one)
+    taken = np.zeros(len(pool), bool)
+    taken[chosen[chosen >= 0]] = True
+    alone = ~taken & np.isfinite(near_other)
+    left = np.concatenate([np.flatnonzero(chosen >= 0), np.flatnonzero(single), to_focal[alone]])
+    right = np.concatenate([chosen[chosen >= 0], to_pool[single], np.flatnonzero(alone)])
+    return _stars(left, right, len(focal), len(pool))
+
+
+def _savers(units: Units, space: Space, focal: Ints, pool: Ints) -> Nearest:
+    """Nearest partners, and the pairs that lie closer than their two nearest partners together."""
     near_one, to_pool = np.full(len(focal), np.inf), np.zeros(len(focal), np.int64)
     near_other, to_focal = np.full(len(pool), np.inf), np.zeros(len(pool), np.int64)
     for start, d in _blocks(units, space, focal, pool):
@@ -264,18 +285,54 @@ def _cover(
     for start, d in _blocks(units, space, focal, pool):
         row, col = np.nonzero(d < near_one[start : start + len(d), None] + near_other[None, :])
         total += len(row)
-        if total > MOST_ARCS:
-            raise DesignError(Fault("design.match_too_large", {"limit": MOST_ARCS}))
+        _refuse_size(total, MOST_ARCS)
         parts.append((row + start, col, d[row, col]))
     rows, cols, cost = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    chosen = _save_most((rows, cols, near_one[rows] + near_other[cols] - cost), len(focal), len(pool))
-    single = (chosen < 0) & np.isfinite(near_one)
-    taken = np.zeros(len(pool), bool)
-    taken[chosen[chosen >= 0]] = True
-    alone = ~taken & np.isfinite(near_other)
-    left = np.concatenate([np.flatnonzero(chosen >= 0), np.flatnonzero(single), to_focal[alone]])
-    right = np.concatenate([chosen[chosen >= 0], to_pool[single], np.flatnonzero(alone)])
-    return _stars(left, right, len(focal), len(pool))
+    return near_one, to_pool, near_other, to_focal, (rows, cols, cost)
+
+
+def _line_savers(units: Units, space: Space, focal: Ints, pool: Ints) -> Nearest:
+    """As ``_savers`` on a line, without looking at all pairs: by classes of the distance to the nearest partner."""
+    a, b = space.coords[focal, 0], space.coords[pool, 0]
+    reach = min(units.reach, units.limit) + SAME * units.spread
+    near_one, to_pool = _line_nearest(a, b, reach)
+    near_other, to_focal = _line_nearest(b, a, reach)
+    open_pool = np.flatnonzero(np.isfinite(near_other))
+    by = np.argsort(a, kind="stable")
+    by = by[np.isfinite(near_one[by])]
+    size = np.full(len(a), -1100, np.int64)
+    some = np.isfinite(near_one) & (near_one > 0)
+    size[some] = np.ceil(np.log2(near_one[some])).astype(np.int64)
+    parts, total = [], 0
+    for one in np.unique(size[by]):
+        member = by[size[by] == one]
+        wide = near_other[open_pool] + near_one[member].max()
+        first = np.searchsorted(a[member], b[open_pool] - wide, side="left")
+        width = np.searchsorted(a[member], b[open_pool] + wide, side="right") - first
+        _refuse_size(int(width.sum()), MOST_ARCS)
+        cols = np.repeat(open_pool, width)
+        place = np.arange(len(cols)) - np.repeat(np.cumsum(width) - width, width) + np.repeat(first, width)
+        rows = member[place]
+        cost = np.abs(a[rows] - b[cols])
+        keep = (cost < near_one[rows] + near_other[cols]) & (cost <= reach)
+        total += int(keep.sum())
+        _refuse_size(total, MOST_ARCS)
+        parts.append((rows[keep], cols[keep], cost[keep]))
+    empty = (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+    rows, cols, cost = (np.concatenate(columns) for columns in zip(empty, *parts, strict=True))
+    return near_one, to_pool, near_other, to_focal, (rows, cols, cost)
+
+
+def _line_nearest(a: Array, b: Array, reach: float) -> tuple[Array, Ints]:
+    """For each a the distance to the nearest b (infinite beyond ``reach``) and which one; of equal ones the first."""
+    by = np.argsort(b, kind="stable")
+    line = b[by]
+    right = np.searchsorted(line, a, side="left")
+    above = np.minimum(right, len(line) - 1)
+    below = np.searchsorted(line, line[np.maximum(right - 1, 0)], side="left")
+    choose = np.where(np.abs(a - line[below]) <= np.abs(a - line[above]), below, above)
+    near = np.abs(a - line[choose])
+    return np.where(near <= reach, near, np.inf), by[choose]
 
 
 def _save_most(arcs: Arcs, n_rows: int, n_cols: int) -> Ints:

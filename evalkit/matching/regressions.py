@@ -24,7 +24,7 @@ RANK = 1e-9
 """A column whose own part is smaller than this, relative to the largest, says nothing of its own."""
 LARGEST_LEVERAGE = 0.9
 STEPS = 60
-DECREMENT = 1e-18
+DECREMENT = 1e-20
 """Squared Newton step in standard errors at which a logit or Poisson regression counts as solved."""
 STEEPEST = 30.0
 """A linear predictor beyond this is a chance of 1e-13: separation."""
@@ -139,7 +139,7 @@ def _newton(x: Array, y: Array, weight: Array, family: Family) -> tuple[Array, A
         if score @ step <= DECREMENT * max(1.0, abs(value)):
             if family == "logit" and np.abs(x @ beta).max() > STEEPEST:
                 break
-            return beta, inverse
+            return beta + step, inverse
         size = 1.0
         while size > 1e-8:
             trial = _deviance(y, x @ (beta + size * step), weight, family)

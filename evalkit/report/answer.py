@@ -128,8 +128,13 @@ def _margin(view: View, low: Any, high: Any, unit: str) -> str:
 
 
 def _others(view: View, profile: Profile) -> list[Profile]:
-    """The same outcome by another analysis, or by another variant of this one."""
-    return [p for p in view.profiles if p is not profile and p["labels"]["outcome"] == profile["labels"]["outcome"]]
+    """The same question by another analysis, or by another variant of this one."""
+    same = ("outcome", "instrument", "comparison")
+
+    def alike(other: Profile) -> bool:
+        return all(other["labels"].get(key) == profile["labels"].get(key) for key in same)
+
+    return [p for p in view.profiles if p is not profile and alike(p)]
 
 
 def _beside(view: View, profile: Profile, row: Mapping[str, Any], way: str) -> tuple[list[str], list[str]]:

@@ -26,6 +26,13 @@ ALIKE = ("balance", "love", "overlap")
 
 APPENDIX = ("model",)
 
+DOUBTS = ("placebo", "e_value", "robustness", "benchmarks", "rosenbaum", "simulated_confounder")
+"""Titles of exhibits on what may have been missed."""
+
+TABLE_ONE = ("variable", "level", "measure", "mean_treated", "mean_before", "mean_after")
+SPREAD = {"mean_treated": "sd_treated", "mean_before": "sd_before", "mean_after": "sd_after"}
+"""Means that are shown with their standard deviation behind them."""
+
 REGISTER_ROWS = ("what.comparison_entries_used",)
 """Rows that say nothing in a study on an analysis-ready table, where a person counts once."""
 
@@ -40,7 +47,9 @@ def compared(view: View) -> Section:
     """The flow chart, then every exhibit on who was compared."""
     blocks: list[Block] = [Text(view.say("report.people.reading"))]
     blocks += _flow(view)
-    blocks += _exhibits(view, [e for e in _shown(view) if e["analysis"] and e["id"] not in (*ALIKE, *APPENDIX)])
+    elsewhere = (*ALIKE, *APPENDIX)
+    found = [e for e in _shown(view) if e["analysis"] and e["id"] not in elsewhere and e["title"] not in DOUBTS]
+    blocks += _exhibits(view, found)
     return Section("people", view.say("report.section.people"), tuple(blocks))
 
 
@@ -53,6 +62,15 @@ def alike(view: View) -> Section | None:
     limit = float((view.protocol.get("gate") or {}).get("smd_warn", 0.1))
     blocks = [Text(view.say(key, limit=limit)), *_exhibits(view, found)]
     return Section("alike", view.say("report.section.alike"), tuple(blocks))
+
+
+def doubts(view: View) -> Section | None:
+    """What could have been missed, and how much it would take; None when no analysis looked."""
+    found = [e for e in _shown(view) if e["title"] in DOUBTS]
+    if not found:
+        return None
+    blocks = [Text(view.say("report.doubts.reading")), *_exhibits(view, found)]
+    return Section("doubts", view.say("report.section.doubts"), tuple(blocks))
 
 
 def described(view: View) -> Section | None:
@@ -150,8 +168,26 @@ def _exhibits(view: View, exhibits: Sequence[Exhibit]) -> list[Block]:
             key = f"report.exhibit.{exhibit['title']}"
             if view.known(key):
                 blocks.append(Text(view.say(key)))
-        blocks.append(_table(view, exhibit, title) if exhibit["type"] == "table" else _chart(view, exhibit, title))
+        if exhibit["id"] == "balance":
+            blocks += _balance(view, exhibit, title)
+        else:
+            blocks.append(_table(view, exhibit, title) if exhibit["type"] == "table" else _chart(view, exhibit, title))
     return blocks
+
+
+def _balance(view: View, exhibit: Exhibit, title: str) -> list[Block]:
+    """One exhibit, two tables: who they are (the Table 1 of a paper) and how alike the groups are."""
+    counts = [c["key"] for c in exhibit["columns"] if c["role"] == "count"]
+    if not any(c["key"] in SPREAD.values() for c in exhibit["columns"]):
+        return [_table(view, exhibit, title)]
+    people = _columns(exhibit, (*TABLE_ONE, *SPREAD.values(), *counts))
+    means = (*TABLE_ONE[3:], *SPREAD.values(), *counts)
+    alike = _columns(exhibit, [c["key"] for c in exhibit["columns"] if c["key"] not in means])
+    return [_table(view, people, title), _table(view, alike, view.say("exhibit.alike_table"))]
+
+
+def _columns(exhibit: Exhibit, keys: Sequence[str]) -> Exhibit:
+    return dict(exhibit) | {"columns": [c for c in exhibit["columns"] if c["key"] in keys]}
 
 
 def _table(view: View, exhibit: Exhibit, title: str) -> Block:
@@ -167,6 +203,7 @@ def _table(view: View, exhibit: Exhibit, title: str) -> Block:
     alone = bool(after) and all(row[key] == row.get(AFTER[key]) for row in rows for key in after)
     out = {"level", "measure", *(column["key"] for column in same)} if merge else set()
     out |= set(after) if alone else set()
+    out |= {SPREAD[key] for key in keys if key in SPREAD}
     columns = [column for column in exhibit["columns"] if column["key"] not in out]
     hidden = {(row, key): status for row, key, status in exhibit.get("hidden") or ()}
     cells = []
@@ -176,16 +213,28 @@ def _table(view: View, exhibit: Exhibit, title: str) -> Block:
             if merge and column["key"] == "variable":
                 line.append(view.pair(f"{row['variable']}:{row['level']}" if row["level"] else str(row["variable"])))
             else:
-                line.append(_cell(view, column, row, hidden.get((index, column["key"]), "")))
+                line.append(
+                    _cell(view, column, row, hidden.get((index, column["key"]), "")) + _spread(view, column, row)
+                )
         cells.append(tuple(line))
     names = ALONE if alone else {}
-    head = tuple(view.term("column", names.get(column["key"], column["label"])) for column in columns)
+    head = tuple(
+        view.term("column", names.get(column["key"], column["label"]))
+        + (f", {view.say('column.mean_sd')}" if SPREAD.get(column["key"]) in keys else "")
+        for column in columns
+    )
     numeric = tuple(column["role"] not in ("text", "key") for column in columns)
     note = "; ".join(f"{view.term('column', c['label'])}: {_cell(view, c, rows[0], '')}" for c in same)
     grid = Grid(title, head, tuple(cells), numeric, note, quiet=True)
     if len(cells) <= LONG:
         return grid
     return Fold(view.say("report.people.table", title=inner(title), rows=len(cells)), (grid,))
+
+
+def _spread(view: View, column: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """The standard deviation behind a mean, in brackets; nothing behind a share."""
+    value = row.get(SPREAD.get(column["key"], ""))
+    return f" ({view.number(value, 2)})" if finite(value) and row[column["key"]] is not None else ""
 
 
 def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status: str) -> str:
@@ -230,13 +279,13 @@ def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
     if exhibit["id"] == "love":
         exhibit = _one_level(exhibit)
     mark, x, series = exhibit["mark"], list(exhibit["x"]), exhibit["series"]
-    share = exhibit["unit"] == "share"
+    share = exhibit["unit"] in ("share", "points")
     names = [_series(view, exhibit, line["key"]) for line in series]
     x_label = view.term("column", exhibit["x_label"] or exhibit["title"])
     y_label = view.term("report.chart_unit", exhibit["unit"]) if exhibit["unit"] else ""
     named = any(isinstance(value, str) for value in x)
     words = [view.pair(value) if isinstance(value, str) else str(value) for value in x]
-    frame = figures.Axis(view.lang, x_label, y_label, percent=share)
+    frame = figures.Axis(view.lang, x_label, y_label, percent=exhibit["unit"] == "share")
     tracks = [] if named else [_line(line, name, x, share) for line, name in zip(series, names, strict=True)]
     if named and mark == "bar":
         tracks = [_line(line, name, range(len(x)), share) for line, name in zip(series, names, strict=True)]
@@ -255,9 +304,10 @@ def _chart(view: View, exhibit: Exhibit, title: str) -> Block:
     elif mark == "bar":
         png = figures.bars([view.number(value) for value in x], tracks, frame)
     else:
-        png = figures.lines(tracks, frame, months=exhibit["x_label"] == "month", floor=share)
+        png = figures.lines(tracks, frame, months=exhibit["x_label"] == "month", floor=exhibit["unit"] == "share")
     grid = _chart_table(view, exhibit, title, names, words if named else [])
-    caption = view.say(f"report.chart.{exhibit['id']}") if view.known(f"report.chart.{exhibit['id']}") else title
+    key = f"report.chart.{exhibit['title']}"
+    caption = view.say(key) if view.known(key) else title
     return Picture(png, _chart_alt(view, exhibit, title, names, words), caption, grid)
 
 
@@ -274,6 +324,8 @@ def _line(line: Mapping[str, Any], name: str, x: Sequence[Any], share: bool) -> 
 
 
 def _chart_number(view: View, exhibit: Exhibit, value: Any) -> str:
+    if exhibit["unit"] == "points":
+        return view.plain(value, "fraction")
     return view.mean(value, "fraction") if exhibit["unit"] == "share" else view.number(value, 2)
 
 

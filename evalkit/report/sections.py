@@ -16,6 +16,7 @@ def sections(view: View) -> tuple[Section, ...]:
         subgroups.subgroups(view),
         people.compared(view),
         people.alike(view),
+        people.doubts(view),
         account.trust(view),
         account.method(view),
         people.described(view),

@@ -158,9 +158,14 @@ class View:
                 out[key] = self.inside(out[key])
         if isinstance(out.get("convention"), str):
             out["convention"] = self.term("report.convention", out["convention"])
+        if isinstance(out.get("outcomes"), list | tuple):
+            out["outcomes"] = self.listing(inner(self.word(str(item))) for item in out["outcomes"])
         for key in ("variables", "exact"):
             if isinstance(out.get(key), list | tuple):
                 out[key] = self.listing(self.inside(str(item)) for item in out[key])
+        if isinstance(out.get("pair"), list | tuple):
+            first, second = (inner(self.word(str(item))) for item in out["pair"])
+            out["pair"] = self.say("report.pair.against", first=first, second=second)
         if isinstance(out.get("instruments"), list | tuple):
             out["instruments"] = self.listing(inner(self.word(str(item))) for item in out["instruments"])
         return out
@@ -289,6 +294,9 @@ class View:
         name, variant = self.analysis(labels["analysis"]), labels.get("variant")
         if not variant:
             return name
+        if labels["method"] == "pairwise":
+            words = (inner(self.word(labels[key])) for key in ("instrument", "comparison"))
+            return self.say("report.pair.against", **dict(zip(("first", "second"), words, strict=True)))
         single = len({p["labels"]["analysis"] for p in self.profiles}) == 1
         return self.variant(variant) if single else f"{name}, {self.variant(variant)}"
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from evalkit.effects import frozen
 from evalkit.errors import DesignError, Fault
@@ -25,22 +25,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+GRID = 801
 FEWEST = 3
 """A spread cannot be learnt from fewer controls."""
 
 
 @dataclass(frozen=True)
 class SystematicError:
-    """Normal distribution of the systematic error: ``mean``, ``sd``, and the standard error of the mean given the sd.
+    """Normal distribution of the systematic error.
 
-    ``n``: number of controls. ``loglik``: at the maximum.
+    Attributes
+    ----------
+    mean, sd: fitted by maximum likelihood. ``n``: number of controls. ``loglik``: at the maximum.
+    sds, weights: (g,) values of the sd and their probabilities given the controls (flat prior on sd >= 0);
+        means, mean_errors: (g,) mean and its standard error at each. Together the law of the systematic error that
+        allows for its having been fitted.
     """
 
     mean: float
     sd: float
-    mean_error: float
     n: int
     loglik: float
+    sds: Array
+    weights: Array
+    means: Array
+    mean_errors: Array
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,9 @@ def systematic_error(estimates: ArrayLike, std_errors: ArrayLike) -> SystematicE
     Notes
     -----
     estimate_i ~ N(mean, sd^2 + se_i^2), independent. The likelihood is profiled over the mean and maximised over sd >=
-    0. Controls estimated on the same people are not independent; the fitted mean is then less certain than it seems.
+    0. The weights are the likelihood with the mean integrated out, times a flat prior on sd (Gelman 2006, Bayesian
+    Analysis 1: 515-534), on a grid up to ten times the range of the estimates. Controls estimated on the same people
+    are not independent; the fitted distribution is then less certain than it seems.
     """
     b, se = np.asarray(estimates, float), np.asarray(std_errors, float)
     if b.shape != se.shape or b.ndim != 1 or not np.isfinite(b).all() or not (np.isfinite(se).all() and (se > 0).all()):
@@ -88,22 +99,29 @@ def systematic_error(estimates: ArrayLike, std_errors: ArrayLike) -> SystematicE
     if len(b) < FEWEST:
         raise DesignError(Fault("design.too_few_controls", {"count": len(b), "minimum": FEWEST}))
 
-    def mean_given(variance: float) -> float:
-        weight = 1 / (variance + se**2)
-        return float((weight @ b) / weight.sum())
+    def fit(sd: Array) -> tuple[Array, Array, Array]:
+        """Mean, its standard error and the log-likelihood, each at every sd (g,)."""
+        variance = sd[:, None] ** 2 + se**2
+        precision = (1 / variance).sum(axis=1)
+        mean = (b / variance).sum(axis=1) / precision
+        loglik = -0.5 * (np.log(2 * np.pi * variance) + (b - mean[:, None]) ** 2 / variance).sum(axis=1)
+        return mean, 1 / np.sqrt(precision), loglik
 
-    def loss(sd: float) -> float:
-        variance = sd**2 + se**2
-        return 0.5 * float((np.log(2 * np.pi * variance) + (b - mean_given(sd**2)) ** 2 / variance).sum())
-
-    top = float(np.ptp(b)) + float(se.max())
-    grid = np.linspace(0.0, top, 201)
-    best = int(np.argmin([loss(sd) for sd in grid]))
-    bounds = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, 200)])
-    found = optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-12 * max(top, 1e-300)})
-    sd = float(found.x) if float(found.fun) < loss(0.0) else 0.0
-    mean_error = float(1 / np.sqrt((1 / (sd**2 + se**2)).sum()))
-    return SystematicError(mean_given(sd**2), sd, mean_error, len(b), -loss(sd))
+    top = 10 * (float(np.ptp(b)) + float(se.max()))
+    root = np.linspace(0.0, 1.0, GRID)
+    grid = top * root**2  # finer near zero
+    means, mean_errors, loglik = fit(grid)
+    marginal = np.exp(loglik + np.log(mean_errors) - (loglik + np.log(mean_errors)).max()) * root
+    marginal[-1] /= 2  # trapezium in the root; the density of the root carries a factor 2 root
+    best = int(np.argmax(loglik))
+    bounds = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, GRID - 1)])
+    found = optimize.minimize_scalar(
+        lambda sd: -float(fit(np.array([sd]))[2][0]), bounds=bounds, method="bounded", options={"xatol": 1e-10 * top}
+    )
+    sd = float(found.x) if -float(found.fun) > loglik[0] else 0.0
+    mean, _, height = (float(value[0]) for value in fit(np.array([sd])))
+    share = marginal / marginal.sum()
+    return SystematicError(mean, sd, len(b), height, frozen(grid), frozen(share), frozen(means), frozen(mean_errors))
 
 
 def calibrate(
@@ -114,29 +132,40 @@ def calibrate(
     Parameters
     ----------
     estimate, std_error: of the outcome of interest. ``error``: from :func:`systematic_error`.
-    allow_for_fit: allow for the mean having been estimated, and for few controls, with a t quantile with m - 2 degrees
-        of freedom (Higgins, Thompson and Spiegelhalter 2009); False takes the distribution as known, as the papers do.
+    allow_for_fit: allow for mean and sd having been estimated; False takes the fitted distribution as known, as the
+        paper does, and covers too little with few controls (83 to 92 % for ten, in simulation).
 
     Notes
     -----
-    estimate - mean -+ q sqrt(se^2 + sd^2 [+ se(mean)^2]). It is supposed that the systematic error does not depend on
-    the size of the true effect, and that the controls are exchangeable with the outcome of interest.
+    Known: estimate - mean -+ q sqrt(se^2 + sd^2). Allowing for the fit: the mixture over the sd of normal laws with
+    mean estimate - mean(sd) and variance se^2 + sd^2 + se(mean(sd))^2; ``estimate`` and ``std_error`` are its mean and
+    standard deviation, the interval its quantiles. It is supposed that the systematic error does not depend on the size
+    of the true effect, and that the controls are exchangeable with the outcome of interest.
     """
-    variance = std_error**2 + error.sd**2
     if allow_for_fit:
-        variance += error.mean_error**2
-        law = stats.t(error.n - 2)
+        weights, centre = error.weights, estimate - error.means
+        spread = np.sqrt(std_error**2 + error.sds**2 + error.mean_errors**2)
     else:
-        law = stats.norm()
-    spread = float(np.sqrt(variance))
-    shifted = estimate - error.mean
-    reach = float(law.ppf(0.5 + level / 2)) * spread
+        weights, centre = np.ones(1), np.array([estimate - error.mean])
+        spread = np.array([np.hypot(std_error, error.sd)])
+
+    def below(value: float) -> float:
+        return float(weights @ special.ndtr((value - centre) / spread))
+
+    middle = float(weights @ centre)
+    total = float(np.sqrt(weights @ (spread**2 + (centre - middle) ** 2)))
+
+    def quantile(part: float) -> float:
+        low, high = (float(edge) for edge in ((centre - 40 * spread).min(), (centre + 40 * spread).max()))
+        return float(optimize.brentq(lambda value: below(value) - part, low, high, xtol=1e-12 * (high - low)))
+
+    smaller = min(below(0.0), float(weights @ special.ndtr(centre / spread)))
     return Calibrated(
-        shifted,
-        spread,
-        shifted - reach,
-        shifted + reach,
-        float(2 * law.sf(abs(shifted) / spread)),
+        middle,
+        total,
+        quantile(0.5 - level / 2),
+        quantile(0.5 + level / 2),
+        min(1.0, 2 * smaller),
         float(2 * special.ndtr(-abs(estimate) / std_error)),
         level,
     )

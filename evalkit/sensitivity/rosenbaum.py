@@ -348,60 +348,71 @@ def matched_set_bounds(
     sets. Sources: Rosenbaum (2007), Biometrics 63: 456-464; (2014), JASA 109: 1145-1158.
     """
     grid = _gammas(gamma)
-    sets = [*_sets(np.asarray(outcome, float), np.asarray(treated, bool), np.asarray(subclass, np.int64))]
-    gaps = np.concatenate([np.abs(y[:, None] - y)[np.triu_indices(len(y), 1)] for y, _, _ in sets])
-    scale = float(np.median(gaps)) if len(gaps) else 0.0
-    scale = scale if scale > 0 else float(gaps[gaps > 0].mean()) if (gaps > 0).any() else 1.0
-    sign = 1.0 if alternative == "greater" else -1.0
-    scores, total, idle = [], 0.0, 0
-    for y, lone, side in sets:
-        psi = np.clip((y[:, None] - y) / scale, -trim, trim)
-        q = sign * side * psi.sum(axis=1) / (len(y) - 1)
-        total += float(q[lone])
-        if np.ptp(q) > 0:
-            scores.append(np.sort(q))
-        else:
-            idle += 1
-    if not scores:
-        raise DesignError(Fault("design.no_differing_pairs", {"pairs": len(sets)}))
+    groups = _sets(np.asarray(outcome, float), np.asarray(treated, bool), np.asarray(subclass, np.int64))
+    gaps = np.concatenate([_gaps(y) for y, _, _ in groups])
+    scale = float(np.median(gaps))
+    if scale == 0:
+        scale = float(gaps[gaps > 0].mean()) if (gaps > 0).any() else 1.0
+    scores, total, count = [], 0.0, 0
+    for y, lone, side in groups:
+        psi = np.clip((y[:, :, None] - y[:, None, :]) / scale, -trim, trim).sum(axis=2) / (y.shape[1] - 1)
+        q = psi * (side if alternative == "greater" else -side)[:, None]
+        total += float(q[np.arange(len(q)), lone].sum())
+        count += len(q)
+        scores.append(np.sort(q[np.ptp(q, axis=1) > 0], axis=1))
+    informs = sum(map(len, scores))
+    if not informs:
+        raise DesignError(Fault("design.no_differing_pairs", {"pairs": count}))
     low, high = [], []
     for g in grid:
         mean, variance = np.sum([_most_biased(q, g) for q in scores], axis=0)
         high.append(_normal_tail(total, mean, variance))
-        mean, variance = np.sum([_most_biased(np.sort(-q), g) for q in scores], axis=0)
+        mean, variance = np.sum([_most_biased(-q[:, ::-1], g) for q in scores], axis=0)
         low.append(_normal_tail(total, -mean, variance))
-    return PValueBounds(frozen(grid), frozen(low), frozen(high), total, len(scores), idle, "normal", alternative)
+    return PValueBounds(frozen(grid), frozen(low), frozen(high), total, informs, count - informs, "normal", alternative)
 
 
-def _sets(outcome: Array, treated: NDArray[np.bool_], subclass: NDArray[np.int64]) -> list[tuple[Array, int, float]]:
-    """(outcomes, place of the lone person, +1 when that is the treated and -1 when the control) of each set."""
+def _gaps(outcome: Array) -> Array:
+    """Absolute differences between all members of each set; outcome (m, n)."""
+    i, j = np.triu_indices(outcome.shape[1], 1)
+    return np.abs(outcome[:, i] - outcome[:, j]).ravel()
+
+
+Group = tuple[Array, NDArray[np.int64], Array]
+
+
+def _sets(outcome: Array, treated: NDArray[np.bool_], subclass: NDArray[np.int64]) -> list[Group]:
+    """Sets of the same size together: outcomes (m, n), place of the lone person (m,), +1 when that is the treated, -1
+    when it is the control (m,)."""
     rows = np.flatnonzero(subclass >= 0)
     rows = rows[np.argsort(subclass[rows], kind="stable")]
-    cuts = np.flatnonzero(np.diff(subclass[rows])) + 1
-    made, wrong = [], 0
-    for part in np.split(rows, cuts):
-        inside = treated[part]
-        if inside.sum() == 1 and len(part) > 1:
-            made.append((outcome[part], int(np.argmax(inside)), 1.0))
-        elif (~inside).sum() == 1 and len(part) > 1:
-            made.append((outcome[part], int(np.argmin(inside)), -1.0))
-        else:
-            wrong += 1
-    if wrong or not made:
-        raise DesignError(Fault("design.sets_not_one_to_many", {"sets": wrong}))
-    return made
+    first = np.flatnonzero(np.diff(subclass[rows], prepend=-1))
+    size = np.diff(np.append(first, len(rows)))
+    number = np.add.reduceat(treated[rows].astype(np.int64), first) if len(first) else np.empty(0, np.int64)
+    wrong = (size < 2) | ((number != 1) & (size - number != 1))
+    if wrong.any() or not len(first):
+        raise DesignError(Fault("design.sets_not_one_to_many", {"sets": int(wrong.sum())}))
+    groups = []
+    for members in np.unique(size):
+        here = size == members
+        part = rows[first[here][:, None] + np.arange(members)]
+        alone = number[here] == 1
+        lone = np.argmax(treated[part] == alone[:, None], axis=1)
+        groups.append((outcome[part], lone, np.where(alone, 1.0, -1.0)))
+    return groups
 
 
 def _most_biased(ordered: Array, gamma: float) -> tuple[float, float]:
-    """Largest expectation of the lone person's score, and its variance, among bias on the highest scores."""
-    size = len(ordered)
-    plain = np.cumsum(ordered)[:-1], np.cumsum(ordered**2)[:-1], np.arange(1, size)
-    whole = float(ordered.sum()), float((ordered**2).sum())
-    weight = plain[2] + gamma * (size - plain[2])
-    mean = (plain[0] + gamma * (whole[0] - plain[0])) / weight
-    variance = (plain[1] + gamma * (whole[1] - plain[1])) / weight - mean**2
-    best = mean >= mean.max() - 1e-12 * max(1.0, abs(float(mean.max())))
-    return float(mean.max()), float(variance[best].max())
+    """Largest expectation of the lone person's score, and its variance, summed over sets with ordered scores (m, n)."""
+    size = ordered.shape[1]
+    without = np.arange(1, size)
+    weight = without + gamma * (size - without)
+    first, second = (np.cumsum(power, axis=1) for power in (ordered, ordered**2))
+    mean = (first[:, :-1] + gamma * (first[:, -1:] - first[:, :-1])) / weight
+    variance = (second[:, :-1] + gamma * (second[:, -1:] - second[:, :-1])) / weight - mean**2
+    largest = mean.max(axis=1)
+    best = mean >= (largest - 1e-12 * np.maximum(1.0, np.abs(largest)))[:, None]
+    return float(largest.sum()), float(np.where(best, variance, -np.inf).max(axis=1).sum())
 
 
 # -- one number -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from evalkit.study.outcome_source import read_source
 
 Language = Literal["nl", "en"]
-Method = Literal["matching", "weighting", "experiment"]
+Method = Literal["matching", "weighting", "pairwise", "experiment"]
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 """Words that may not be empty."""

@@ -1,7 +1,7 @@
 """How long do weights take, and how much memory? ``OMP_NUM_THREADS=1 python tests/simulation/bench_weighting.py``.
 
-Simulated covariates: half normal, a quarter skewed, a quarter zero or one; about one in ten treated. Every figure is the
-best of three runs, with derivative and influence unless told otherwise; drawing the data is not counted.
+Simulated covariates: half normal, a quarter skewed, a quarter zero or one; about one in ten treated. Every figure is
+the best of three runs, with derivative and influence unless told otherwise; drawing the data is not counted.
 """
 
 from __future__ import annotations

@@ -201,7 +201,7 @@ def _descend(given: Problem, base: Array, weighing: Array, start: Array) -> tupl
         size = min(1.0, 2.0 / max(float(np.abs(move).max()), 1e-300))
         while True:
             trial = value(eta + size * move)
-            if trial <= current - 1e-4 * size * decrement + 1e-14 * current or size < 1e-10:
+            if trial <= current - 1e-4 * size * decrement + 1e-11 * current or size < 1e-10:
                 break
             size /= 2
         theta, eta = theta + size * step, eta + size * move

@@ -17,9 +17,6 @@ from evalkit.matching.weighting.terms import PIVOT, Problem, Solution, cross
 LONGEST = 10.0
 """A Newton step multiplies no weight by more than exp(10)."""
 
-FAR = 1e4
-"""A linear predictor this wide leaves weight on so few rows that the target lies on the edge of what they cover."""
-
 
 def entropy(given: Problem) -> Solution:
     """Entropy balancing weights.
@@ -77,11 +74,9 @@ def balance_arm(given: Problem, rows: Mask, aim: Mask) -> tuple[np.ndarray, Mini
         return apart(theta, eta, target / total)
 
     found = minimise(z, Exponential(base), linear=target, total=total, longest=LONGEST, level=level, stop=stop)
-    if not found.converged:
-        far = float(np.ptp(found.eta)) > FAR
-        if far or apart(found.theta, found.eta, target / total) or _on_edge(found, target / total):
-            full[kept[1:] - 1] = found.theta[1:]
-            raise DesignError(Fault("design.weights_cannot_balance", {"columns": given.named(full)}))
+    if not found.converged and (found.stopped or _on_edge(found, target / total)):
+        full[kept[1:] - 1] = found.theta[1:]
+        raise DesignError(Fault("design.weights_cannot_balance", {"columns": given.named(full)}))
     return kept, found
 
 

@@ -172,7 +172,7 @@ def _boosting(treated: Mask, x: Array, base: Array, key: Hash, folds: int) -> Ca
             return np.asarray(machine.predict_proba(rows)[:, 1], float)
 
     with threads.threadpool_limits(limits=1):
-        machine.fit(x, treated, sample_weight=base)
+        machine.fit(x, treated, sample_weight=None if np.ptp(base) == 0 else base)
     return predict
 
 

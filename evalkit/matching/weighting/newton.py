@@ -24,6 +24,10 @@ SETTLED = 1e-4
 
 MAX_ITERATIONS = 200
 
+LEVEL, PATIENCE = 1e-9, 10
+"""So many steps that gain less than ``LEVEL`` a unit of weight and yet move a row's predictor by a half or more: the
+minimum lies at infinity."""
+
 
 class Loss(Protocol):
     """A convex loss of the linear predictor, summed over rows, with slope and curvature of each row."""
@@ -90,7 +94,7 @@ class CovariateBalancing:
 
 @dataclass(frozen=True)
 class Minimum:
-    """Where Newton's method ended. ``step``: the last step; ``stopped``: the caller's test ended the search."""
+    """Where Newton's method ended. ``step``: the last step; ``stopped``: there is no minimum, or the caller said so."""
 
     theta: Array
     eta: Array
@@ -136,7 +140,7 @@ def minimise(
     step = np.zeros(k)
     hessian = cross(z, loss.curvature(eta))
     converged = stopped = False
-    iteration = 0
+    iteration = drifting = 0
     while iteration < most and not converged:
         iteration += 1
         gradient = z.T @ loss.slope(eta) - pull
@@ -166,8 +170,9 @@ def minimise(
             eta += shift
         value = loss.value(eta) - float(pull @ theta)
         converged = decrement < TOLERANCE * total and size * reach < SETTLED
+        drifting = drifting + 1 if decrement < LEVEL * total and size * reach >= 0.5 else 0
         hessian = cross(z, loss.curvature(eta))
-        if not converged and stop is not None and stop(theta, eta):
+        if not converged and (drifting >= PATIENCE or (stop is not None and stop(theta, eta))):
             stopped = True
             break
     return Minimum(theta, eta, hessian, value, iteration, converged, stopped, step)

@@ -51,7 +51,7 @@ def stable(given: Problem, *, tolerance: float) -> Solution:
     Influence: conditions that bind hold with equality and their coefficients solve
     sum_i [1(arm) w_i z_i - 1(target) q_i z_i] + N_1 tolerance SD sign(theta) = 0; the others have coefficient zero.
     Which conditions bind is taken as given, and the SD counts as estimated. With tolerance 0 all bind: exact
-    calibration.
+    calibration. The means around which powers and products are taken count as known.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def _balance(
         while True:
             trial = theta + size * step
             trial_value = _dual(trial, eta + size * move, base, mean, reach, total)
-            if trial_value <= value + 1e-4 * size * promised + 1e-13 * (abs(value) + total) or size < 1e-10:
+            if trial_value <= value + 1e-4 * size * promised + 1e-12 * (abs(value) + total) or size < 1e-10:
                 break
             size /= 2
         theta, eta, value = trial, z @ trial, trial_value
