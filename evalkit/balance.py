@@ -306,7 +306,7 @@ class _Side(NamedTuple):
 def is_binary(x: ArrayLike) -> Mask:
     """(c,) whether each column of x (n, c) holds zeros and ones only."""
     values = np.asarray(x, float)
-    return np.array([bool(((column == 0) | (column == 1)).all()) for column in values.T], dtype=bool)
+    return np.asarray(((values == 0) | (values == 1)).all(axis=0))
 
 
 def balance_statistics(
@@ -359,7 +359,8 @@ def balance_statistics(
         raise ValueError("balance_statistics: x (n, c), names and binary (c,), treated and weight (n,)")
     if not all(np.isfinite(w).all() and (w >= 0).all() for w in (after, before)):
         raise ValueError("balance_statistics: weights must be finite and not negative")
-    lacking = [name for name, column in zip(names, values.T, strict=True) if not np.isfinite(column).all()]
+    complete = np.isfinite(values).all(axis=0)
+    lacking = [name for name, whole in zip(names, complete, strict=True) if not whole]
     if lacking:
         raise DesignError(Fault("design.balance_missing", {"names": ", ".join(lacking)}))
     sides = [[w[arm], w[~arm]] for w in (before, after)]

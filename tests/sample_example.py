@@ -38,6 +38,7 @@ follow_up = "{follow_up}"
 {eligibility}
 [treatment]
 instrument = "training"
+{treatment}
 cluster = "{cluster}"
 [[outcome]]
 name = "left_to_work"
@@ -59,7 +60,7 @@ better = "lower"
 {subgroups}
 [[analysis]]
 id = "main"
-method = "matching"
+method = "{method}"
 {settings}
 [disclosure]
 profile = "open"
@@ -96,6 +97,8 @@ def protocol(
     covariates: str = 'categorical = ["sex"]',
     subgroups: str = "",
     settings: str = "",
+    method: str = "matching",
+    treatment: str = "",
 ) -> study.Study:
     """A study with one instrument and three outcomes, four with jobs."""
     text = _TEXT.format(
@@ -103,7 +106,7 @@ def protocol(
         eligibility=eligibility, cluster=cluster, spells=spells, outcome=(WORK if jobs else "") + outcomes,
         jobs=JOBS.format(amounts=AMOUNTS if amounts else "") if jobs else "",
         household=', household_id = "h"' if household else "",
-        covariates=covariates, subgroups=subgroups, settings=settings,
+        covariates=covariates, subgroups=subgroups, settings=settings, method=method, treatment=treatment,
     )  # fmt: skip
     return study.parse(text, Path("study.toml"))
 

@@ -389,7 +389,7 @@ def test_every_target_has_its_sentence() -> None:
     for target in ("att", "atc", "ate", "ato", "atm"):
         for used in (kept, np.ones(4, bool)):
             x = np.zeros((4, 1))
-            made = who_was_dropped(x, ["x"], None, treated, used, target=target)  # type: ignore[arg-type]
+            made = who_was_dropped(x, ["x"], None, treated, used, target=target)
             assert made.sentence("nl") != made.sentence("en")
 
 

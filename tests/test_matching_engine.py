@@ -73,10 +73,10 @@ def by_focal(pairs):
     return found
 
 
-def or_nobody(call):
+def or_nobody(treated, **options):
     """The matches, or none at all where that is a fault."""
     try:
-        return by_focal(call().pairs)
+        return by_focal(match(treated, how="nearest", **options).pairs)
     except DesignError as error:
         assert error.faults[0].code == "design.nobody_matched"
         return {}
@@ -112,11 +112,8 @@ def test_greedy_is_what_loops_find(distance, order, tie):
         numbers = {i: ratio for i in range(len(treated)) if u["focal"][i]}
         expected = naive.greedy(u, numbers=numbers, replace=replace, order=order, tie=tie, matrix=matrix)
         found = or_nobody(
-            lambda: match(
-                treated, how="nearest", target=target, distance=given, ratio=ratio, replace=replace, order=order, tie=tie,
-                **options,
-            )
-        )  # fmt: skip
+            treated, target=target, distance=given, ratio=ratio, replace=replace, order=order, tie=tie, **options
+        )
         assert found == {i: m for i, m in expected.items() if m}, seed
         matched += len(found)
     assert matched > 100
@@ -132,9 +129,7 @@ def test_variable_ratio_is_what_loops_find(tie):
         key = hash_ids(seed, map(str, range(n)))
         u = plain(treated, "att", {"score": score, "key": key}, score[:, None], score.std(ddof=1))
         rows = np.flatnonzero(treated)
-        numbers = extremal_numbers(
-            score[rows], score[~treated].mean(), 2.5, 1, 4, None if tie == "walk" else key[rows]
-        )
+        numbers = extremal_numbers(score[rows], score[~treated].mean(), 2.5, 1, 4, None if tie == "walk" else key[rows])
         assert numbers.sum() == 20
         expected = naive.greedy(
             u, numbers=dict(zip(rows.tolist(), numbers.tolist(), strict=True)), replace=False, order="largest", tie=tie
@@ -160,11 +155,8 @@ def test_all_as_near_is_what_loops_find():
         u = plain(treated, "att", options, coords, 1.0)
         expected = naive.everyone_as_near(u, ratio=ratio, tolerance=0.3)
         found = or_nobody(
-            lambda: match(
-                treated, how="nearest", distance="scaled", ratio=ratio, replace=True, tie="all", tie_tolerance=0.3,
-                **options,
-            )
-        )  # fmt: skip
+            treated, distance="scaled", ratio=ratio, replace=True, tie="all", tie_tolerance=0.3, **options
+        )
         assert {i: sorted(m) for i, m in found.items()} == {i: m for i, m in expected.items() if m}
 
 

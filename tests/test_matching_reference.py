@@ -70,7 +70,8 @@ def options_of(case, rows, linear):
         "nn_mdata": plain | {"order": "data"},
         "maha_exact": {"covariates": rows.x, "tie": "walk", "exact": rows.column("black", "marr")},
         "maha_exact_repl": {
-            "covariates": rows.x, "tie": "walk", "exact": rows.column("black", "hisp", "marr", "nodegree"), "replace": True,
+            "covariates": rows.x, "tie": "walk", "replace": True,
+            "exact": rows.column("black", "hisp", "marr", "nodegree"),
         },
         "maha_mahvars_caliper": plain | {
             "covariates": rows.column("age", "educ", "re74", "re75"), "distance": "mahalanobis", "caliper": 0.25,

@@ -27,9 +27,7 @@ def test_weights_are_those_of_loops(how, kernel):
         treated, score, rules = drawn(seed)
         width = (0.3, 1.1)[seed % 2] + 1e-4
         target = ("att", "atc", "ate")[seed % 3]
-        made = match(
-            treated, how=how, target=target, score=score, kernel=kernel, bandwidth=width, ridge=0.4, **rules
-        )
+        made = match(treated, how=how, target=target, score=score, kernel=kernel, bandwidth=width, ridge=0.4, **rules)
         weight, outside = naive.smooth(
             treated.tolist(), score.tolist(), target, kernel, width, 0.4 if how == "ridge" else None,
             np.asarray(rules.get("exact", np.zeros(60))).tolist(), np.asarray(rules.get("person", range(60))).tolist(),

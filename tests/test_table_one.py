@@ -106,6 +106,32 @@ def test_columns_can_be_chosen_and_counted() -> None:
     assert [row.kind for row in table_one(frame, TREATED, variables=["region"]).rows] == ["number", "mean_sd"]
 
 
+def test_kinds_of_columns() -> None:
+    """Nullable numbers and booleans, categories in their own order, another index."""
+    frame = pd.DataFrame(
+        {
+            "income": pd.array([1, 2, None, 4, 5, 6, 7, 8], dtype="Int64"),
+            "benefit": pd.array([True, None, False, True, True, False, False, True], dtype="boolean"),
+            "level": pd.Categorical(["low", "high", "low", "low", "high", "high", None, "low"], ["low", "high"]),
+        },
+        index=range(10, 18),
+    )
+    made = table_one(frame, TREATED)
+    assert [(row.kind, row.variable, row.level) for row in made.rows[1:]] == [
+        ("mean_sd", "income", ""),
+        ("missing", "income", ""),
+        ("level", "benefit", "False"),
+        ("level", "benefit", "True"),
+        ("missing", "benefit", ""),
+        ("level", "level", "low"),
+        ("level", "level", "high"),
+        ("missing", "level", ""),
+    ]
+    assert made.rows[1].cells[0].first == pytest.approx(7 / 3)
+    assert made.words("nl").iloc[4, 0] == "benefit: ja"
+    assert made.rows[6].cells[0].count == 3
+
+
 def test_faults() -> None:
     with pytest.raises(UsageError, match="table_unknown_variable"):
         table_one(FRAME, TREATED, variables=["height"])

@@ -19,13 +19,14 @@ from evalkit.errors import DesignError
 from evalkit.exhibits import Analysis, Chart, Exhibit, Finding, Lost, Note, Series
 from evalkit.gate import follow_up_finding, placebo_finding
 from evalkit.matching.abadie_imbens import Neighbours
-from evalkit.matching.adjustment import Adjustment, Matching, Weights
+from evalkit.matching.adjustment import Adjustment, Matching, Weights, placed
 from evalkit.matching.admissible import se_kind
 from evalkit.matching.bootstrap import Bootstrap, by_rows
 from evalkit.matching.inference import Score
 from evalkit.matching.models import ModelName
 from evalkit.matching.outcome import estimate
 from evalkit.matching.propensity import fit_logit
+from evalkit.matching.support import common_levels
 from evalkit.sample import Sample
 from evalkit.study import Outcome
 
@@ -146,13 +147,26 @@ def using(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment) -> U
     if settings.errors == "bootstrap":
 
         def anew(drawn: Rows) -> Adjustment:
-            again = fitted.take(drawn)
-            model = fit_logit(again.design, again.treated)
-            return way.adjust(replace(again, candidates=replace(again.candidates, score=model.score), model=model))
+            part = fitted.take(drawn)
+            return adjust_part(way, part, part.treated, np.arange(len(drawn)))
 
         extra["bootstrap"] = Bootstrap(by_rows(anew), settings.draws, sample.study.seed, way.id)
     x = regressors(sample, fitted, rows, score=way.method != "weighting")
     return Using(rows, part, x, person, sample.people.cluster[person], extra)
+
+
+def adjust_part(way: Way, part: Fitted, treated: NDArray[np.bool_], rows: Rows) -> Adjustment:
+    """The adjustment of some rows, with a start model of their own on the categories that both their arms have.
+
+    ``rows``: their places among all rows, whose arms are ``treated``; for a draw of the bootstrap or what is left after
+    trimming.
+    """
+    shared = common_levels(part.design, part.treated)
+    kept = np.arange(len(part.treated)) if shared.rows is None else shared.rows
+    part = replace(part.take(kept), design=shared.design)
+    model = fit_logit(part.design, part.treated)
+    candidates = replace(part.candidates, score=model.score)
+    return placed(way.adjust(replace(part, candidates=candidates, model=model)), rows[kept], treated)
 
 
 def effect_of(sample: Sample, way: Way, on: Using, y: Array, observed: NDArray[np.bool_], **more: Any) -> MonthlyEffect:

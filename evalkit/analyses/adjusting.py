@@ -20,7 +20,7 @@ from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.regressions import Family
 from evalkit.matching.support import common_levels
 from evalkit.sample import Entries, Sample
-from evalkit.study import Frozen, Study
+from evalkit.study import Frozen, Outcome, Study
 
 Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -92,12 +92,19 @@ def common_faults(study: Study, settings: Adjusting) -> list[Fault]:
     """What the settings ask that this study cannot give, whichever way the groups are made alike.
 
     ``matching.versus``: "never" would condition on the future. ``matching.no_history``: no outcome of the study exists
-    before time zero. ``matching.negative_control``: there is none to look at.
+    before time zero.
     """
     wrong = []
     if study.data is not None and study.treatment.versus == "never":
         wrong.append(Fault("matching.versus", {"versus": study.treatment.versus}, study.path.name))
+    if settings.before and not any(has_history(study, outcome) for outcome in study.outcomes):
+        wrong.append(Fault("matching.no_history", {"months": settings.before}, study.path.name))
     return wrong
+
+
+def has_history(study: Study, outcome: Outcome) -> bool:
+    """Whether an outcome exists before time zero: states and amounts do, events do not; a table must give it."""
+    return outcome.name in study.table.before if study.table is not None else outcome.kind != "event"
 
 
 def fit_start(sample: Sample, exact: tuple[str, ...], propensity: Literal["pooled", "by_month"] = "pooled") -> Fitted:

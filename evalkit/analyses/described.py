@@ -9,6 +9,7 @@ from evalkit.analyses.adjusted import Shown, arm_weights, focal
 from evalkit.analyses.adjusting import Fitted
 from evalkit.analyses.common import balance_table
 from evalkit.balance import balance, effective_size, moments, paired_p_values, weighted_p_values, wide
+from evalkit.balance import columns as balance_columns
 from evalkit.exhibits import Chart, Column, Exhibit, Finding, Note, Series, Table
 from evalkit.gate import balance_findings, support_finding
 from evalkit.matching.adjustment import Adjustment, Matching, Weights
@@ -150,7 +151,10 @@ def _dropped(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> list[Exh
     out = asked & ~kept
     if not out.any():
         return []
-    rows = balance(fitted.design, asked, (asked & kept).astype(float), out.astype(float), None)
+    everyone, stay, left = (moments(fitted.design, mask.astype(float)) for mask in (asked, asked & kept, out))
+    spread = np.sqrt(everyone.variance)
+    gap = np.where(spread > 0, (left.mean - stay.mean) / np.where(spread > 0, spread, 1.0), 0.0)
+    names = balance_columns(fitted.design)
     people = [len(np.unique(fitted.entries.person[mask])) for mask in (asked & kept, out)]
     columns = (
         Column("variable", "variable", "text"),
@@ -162,25 +166,23 @@ def _dropped(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> list[Exh
         Column("n_kept", "n_kept", "count", decimals=0),
         Column("n_dropped", "n_dropped", "count", decimals=0),
     )
-    mean_kept = moments(fitted.design, (asked & kept).astype(float)).mean
     body = []
-    for row, inside in zip(rows, mean_kept, strict=True):
-        measure = "share" if row.level or row.variable.endswith(":missing") else "mean"
+    for j, (variable, level) in enumerate(names):
         body.append(
             {
-                "variable": row.variable,
-                "level": row.level,
-                "measure": measure,
-                "mean_kept": float(inside),
-                "mean_dropped": row.mean_after,
-                "smd_dropped": -row.smd_after,
+                "variable": variable,
+                "level": level,
+                "measure": "share" if level or variable.endswith(":missing") else "mean",
+                "mean_kept": float(stay.mean[j]),
+                "mean_dropped": float(left.mean[j]),
+                "smd_dropped": float(gap[j]),
                 "n_kept": people[0],
                 "n_dropped": people[1],
             }
         )
     share = float(out.sum() / asked.sum())
-    largest = max(rows, key=lambda r: abs(r.smd_after) if np.isfinite(r.smd_after) else 0.0)
-    name = f"{largest.variable}:{largest.level}" if largest.level else largest.variable
+    variable, level = names[int(np.abs(gap).argmax())]
+    name = f"{variable}:{level}" if level else variable
     note = Note("estimand_narrowed", {"share": share, "variable": name}, "warn" if share > 0.05 else "info")
     return [Table("dropped", "dropped", columns, tuple(body)), note]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
+from scipy.special import expit
 
-from evalkit.analyses.adjusted import Way, run_adjusted
+from evalkit.analyses.adjusted import Way, adjust_part, run_adjusted
 from evalkit.analyses.adjusting import Adjusting, Fitted, columns_of, common_faults, fit_start
 from evalkit.analyses.described import describe
 from evalkit.analyses.doubts import doubt, doubt_faults
@@ -17,6 +19,7 @@ from evalkit.exhibits import Analysis, Note
 from evalkit.matching.adjustment import Weights
 from evalkit.matching.admissible import Kind, fault
 from evalkit.matching.models import ModelName
+from evalkit.matching.weighting.trimming import kept_by_score
 from evalkit.matching.weighting.weigh import TARGETS, weigh
 from evalkit.sample import Sample
 from evalkit.study import Study
@@ -101,7 +104,20 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
 
 
 def weighted(sample: Sample, settings: Settings, fitted: Fitted) -> Weights:
-    """The candidates weighted as the settings say, on the covariates, elapsed month and quarter."""
+    """The candidates weighted as the settings say, on the covariates, elapsed month and quarter.
+
+    Trimming goes by the start model of all candidates; those who are left get one of their own, on the categories that
+    both arms still have.
+    """
+    if settings.trim is not None:
+        plain = settings.model_copy(update={"trim": None})
+        way = Way("", "weighting", plain, plain.model, partial(weighted, sample, plain))
+        chance = expit(fitted.candidates.score)
+        keep = kept_by_score(chance, fitted.treated, np.ones(len(chance)), settings.estimand, settings.trim)
+        rows = np.flatnonzero(keep)
+        made = adjust_part(way, fitted.take(rows), fitted.treated, rows)
+        assert isinstance(made, Weights)
+        return replace(made, trimmed=np.flatnonzero(made.weight == 0))
     x, names = columns_of(fitted)
     return weigh(
         fitted.treated,
@@ -115,7 +131,6 @@ def weighted(sample: Sample, settings: Settings, fitted: Fitted) -> Weights:
         interactions=settings.interactions,
         over=settings.over,
         tolerance=settings.tolerance,
-        trim=settings.trim,
         cap=settings.cap,
         cap_quantile=settings.cap_quantile,
     )

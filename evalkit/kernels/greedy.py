@@ -260,8 +260,8 @@ def _search_matrix(i, lo, hi, row, number, chosen, free, rules, matrix, column, 
 
 @njit(cache=True)
 def greedy(
-    mode, queue, wanted, closest, replace, focal, stratum, lows, highs, axis, coords, matrix, column, tree, person, anti,
-    columns, widths, slack, score, reach, limit, tie, key, above, same,
+    mode, queue, wanted, closest, replace, focal, stratum, lows, highs, axis, coords, matrix, column, tree, person,
+    anti, columns, widths, slack, score, reach, limit, tie, key, above, same,
 ):  # fmt: skip
     """Match the focal units of ``queue`` (m,), each with up to ``wanted`` (m,) pool units, round by round.
 
@@ -376,9 +376,7 @@ def all_nearest(queue, ratio, stratum, coords, tree, person, anti, columns, widt
                 for p in range(start[node], end[node]):
                     j = order[p]
                     squared = _apart(i, j, coords, most)
-                    if squared > most or not _allowed(
-                        i, j, person, anti, columns, widths, slack, score, reach, 0.0
-                    ):
+                    if squared > most or not _allowed(i, j, person, anti, columns, widths, slack, score, reach, 0.0):
                         continue
                     if again == 0:
                         k = ratio - 1

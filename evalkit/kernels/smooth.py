@@ -36,7 +36,7 @@ def smooth(score, person, first, last, pool_score, pool_person, kind, width, rid
     """Weights of the pool in local means (``ridge`` < 0) or local ridge lines at each score.
 
     The pool is sorted by (stratum, score); row i may use pool rows first[i] .. last[i]-1, never its own person. Returns
-    the summed weights (n0,), for each row whether it has any neighbour, and the mean of ``values`` (n0,) with its weights.
+    summed weights (n0,), for each row whether it has any neighbour, and the mean of ``values`` (n0,) by its weights.
     """
     n = score.shape[0]
     total = np.zeros(pool_score.shape[0])

@@ -6,7 +6,7 @@ Rows are the rows of the data (n,), in the order given. Nothing here knows an ou
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,3 +145,28 @@ class Weights:
 
 
 Adjustment = Matching | Weights
+
+
+def placed(adjustment: Adjustment, rows: Ints, treated: Mask) -> Adjustment:
+    """An adjustment of some rows as one of all n rows, of which ``rows`` are the places; the others count for nothing.
+
+    ``treated``: (n,) of all rows. Matches keep no list of pairs.
+    """
+
+    def back(values: NDArray[Any] | None, missing: float = 0) -> NDArray[Any] | None:
+        if values is None:
+            return None
+        out = np.full((len(treated), *values.shape[1:]), missing, values.dtype)
+        out[rows] = values
+        return out
+
+    changed: dict[str, Any] = {name: back(getattr(adjustment, name)) for name in ("population", "weight")}
+    if isinstance(adjustment, Matching):
+        changed |= {"pairs": None, "subclass": back(adjustment.subclass, -1)}
+        changed |= {name: rows[getattr(adjustment, name)] for name in ("outside", "discarded")}
+        return replace(adjustment, treated=treated, **changed)
+    for name in ("derivative", "influence", "population_derivative"):
+        changed[name] = back(getattr(adjustment, name))
+    return replace(
+        adjustment, treated=treated, score=back(adjustment.score, np.nan), trimmed=rows[adjustment.trimmed], **changed
+    )

@@ -71,8 +71,8 @@ def place(
 
     Parameters
     ----------
-    kind: ``score``: |s_i - s_j|. ``mahalanobis``: sqrt((x_i - x_j)' S^-1 (x_i - x_j)), S the covariance pooled within the
-        two groups (Rubin 1980); ``mahalanobis_overall``: S over all units (Abadie and Imbens 2006).
+    kind: ``score``: |s_i - s_j|. ``mahalanobis``: sqrt((x_i - x_j)' S^-1 (x_i - x_j)), S the covariance pooled within
+        the two groups (Rubin 1980); ``mahalanobis_overall``: S over all units (Abadie and Imbens 2006).
         ``robust_mahalanobis``: ranks, average ranks for ties, S their covariance with every variance set to that of
         ranks without ties (Rosenbaum 2010, section 8.3), so that rare values and long tails do not rule. ``scaled``: S
         the variances over all units (n - 1), no covariances. ``euclidean``: S the identity. An array (n1, n0): the

@@ -130,26 +130,26 @@ def match_greedy(
     Parameters
     ----------
     numbers: matches a focal row, one for all or one each (in row order); fewer where fewer are allowed.
-    replace: whether a pool row may serve more than once. Without it rows choose in ``order`` and round by round: all get
-        their first match before any gets a second.
-    tie: among pool rows that lie as near: ``hash`` takes the lowest hash of the pair of keys, whatever the order of rows
-        and the machine (distances within ``SAME`` standard deviations are equal). ``walk`` compares distances to the
-        last bit and takes the first one reached by a walk through the sorted rows, as MatchIt 4.7 does: on a score from
-        the row itself, left and right in turn, left first; in a space of several covariates along the first one, from
-        behind the last row with the same value, the right side before the left.
+    replace: whether a pool row may serve more than once. Without it rows choose in ``order`` and round by round: all
+        get their first match before any gets a second.
+    order: as in ``processing_order``; ``closest``: in each round the pair that lies nearest comes first.
+    tie: among pool rows that lie as near: ``hash`` takes the lowest hash of the pair of keys, whatever the order of
+        rows and the machine (distances within ``SAME`` standard deviations are equal). ``walk`` compares distances to
+        the last bit and takes the first one reached by a walk through the sorted rows, as MatchIt 4.7 does: on a score
+        from the row itself, left and right in turn, left first; in a space of several covariates along the first one,
+        from behind the last row with the same value, the right side before the left.
 
     Returns
     -------
     Pairs; a focal row's matches nearest first.
     """
-    ordered = _prepare(units, space, processing_order(units, order, tie), tie)
+    o = _prepare(units, space, processing_order(units, order, tie), tie)
     wanted = np.zeros(len(units.focal), np.int64)
     wanted[units.focal] = numbers
-    o = ordered
     chosen = kernel.greedy(
-        o.mode, o.queue, wanted[o.rows[o.queue]], order == "closest", replace, o.focal, o.stratum, o.lows, o.highs, o.axis,
-        o.coords, o.matrix, o.column, o.tree, o.person, o.anti, o.columns, o.widths, o.slack, o.score, units.reach,
-        units.limit, kernel.WALK if tie == "walk" else kernel.HASH, o.key, o.above, o.same,
+        o.mode, o.queue, wanted[o.rows[o.queue]], order == "closest", replace, o.focal, o.stratum, o.lows, o.highs,
+        o.axis, o.coords, o.matrix, o.column, o.tree, o.person, o.anti, o.columns, o.widths, o.slack, o.score,
+        units.reach, units.limit, kernel.WALK if tie == "walk" else kernel.HASH, o.key, o.above, o.same,
     )  # fmt: skip
     focal = o.rows[o.queue]
     back = np.argsort(focal, kind="stable")
@@ -159,7 +159,7 @@ def match_greedy(
 
 
 def match_all_ties(units: Units, space: Space, *, ratio: int, tolerance: float) -> Pairs:
-    """Every pool row as near as the ``ratio``-th nearest, with replacement; the matches of a focal row share its weight.
+    """Every pool row as near as the ``ratio``-th nearest, with replacement; a focal row's matches share its weight.
 
     ``tolerance`` is on the squared distance, as in the R package Matching (1e-5): on few covariates many people lie
     equally near, and leaving some of them out at random would be arbitrary (Abadie and Imbens 2006).

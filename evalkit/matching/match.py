@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -28,19 +28,6 @@ CaliperUnit = Literal["sd", "sd_within", "raw"]
 Discard = Literal["none", "both", "control", "treated"]
 
 TIES_TOLERANCE = 1e-5
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What is left after validation and common support."""
-
-    treated: Mask
-    kept: Mask
-    discarded: Ints
-    stratum: Ints
-    key: Hash
-    units: Units
-    space: Space | None
 
 
 def match(
@@ -82,8 +69,8 @@ def match(
     Parameters
     ----------
     treated: (n,) bool.
-    how: ``nearest``: greedy nearest neighbours (``greedy.match_greedy``). ``optimal``: fixed numbers of matches with the
-        least total distance; ``full``: sets of one treated and several others or the reverse, everybody in a set
+    how: ``nearest``: greedy nearest neighbours (``greedy.match_greedy``). ``optimal``: fixed numbers of matches with
+        the least total distance; ``full``: sets of one treated and several others or the reverse, everybody in a set
         (``optimal``). ``exact``: strata of ``exact``; ``cem``: strata of coarsened covariates; ``subclass``: classes of
         the score (``strata``). ``kernel``, ``radius``, ``ridge``: everybody near counts, by nearness (``smooth``).
     target: whose average effect: the treated (``att``), the others (``atc``), all (``ate``: nearest with replacement in
@@ -92,15 +79,15 @@ def match(
     covariates: (n, p), numbers, with ``names`` for messages: for distances on covariates and ``cem``.
     distance: a name, see ``distance.place``, or distances (n1, n0), treated by others in row order, not finite where a
         pair may not be made. Default ``score`` where there is one, else ``mahalanobis``.
-    exact, anti_exact: (n,) or (n, k) codes; matches are equal on all of the first and differ on every one of the second.
-    ratio: matches a focal row. With ``max_ratio`` (and ``min_ratio``, default 1) nearest neighbours get a variable number
-        with this mean, see ``greedy.extremal_numbers``. For ``full`` the two bound the number of others a treated unit.
+    exact, anti_exact: (n,) or (n, k) codes; matches are equal on all of the first and differ on each of the second.
+    ratio: matches a focal row. With ``max_ratio`` (and ``min_ratio``, default 1) nearest neighbours get a variable
+        number with this mean, see ``greedy.extremal_numbers``. For ``full`` the two bound the others a treated unit.
     replace: whether a row may be a match more than once.
     order: who chooses first without replacement: ``largest`` score (default for ``att``), ``smallest`` (default for
         ``atc``), ``closest`` pair, ``data`` (rows as given), ``random`` (by keyed hash). Without a score the default is
         ``random``, with ``tie="walk"`` ``data``.
-    tie: ``hash``, ``walk`` (see ``greedy.match_greedy``) or ``all``: with replacement, every row whose squared distance in
-        standard deviations exceeds that of the last match by ``tie_tolerance`` at most is a match too.
+    tie: ``hash``, ``walk`` (see ``greedy.match_greedy``) or ``all``: with replacement, every row whose squared distance
+        in standard deviations exceeds that of the last match by ``tie_tolerance`` at most is a match too.
     caliper: largest distance on the score, inclusive. ``caliper_unit``: standard deviations of the score over all rows
         that are not discarded, of the score within exact strata, or its own units. Without a score it is the largest
         distance itself, in its own units (``raw``).
@@ -108,8 +95,8 @@ def match(
         deviations over all rows that are not discarded or in units; a negative width asks for a larger difference.
     discard: rows outside common support on the score that are left out beforehand: treated beyond the range of the
         others (``treated``), others beyond that of the treated (``control``), or both.
-    person: (n,) codes; nobody is his own match. key: (n,) keyed hashes (``hash_ids``) that settle ties; default hashes of
-        the row numbers, which depend on the order of rows.
+    person: (n,) codes; nobody is his own match. key: (n,) keyed hashes (``hash_ids``) that settle ties; default hashes
+        of the row numbers, which depend on the order of rows.
     cutpoints: for ``cem`` how each covariate is coarsened, one for all or one each, see ``strata.coarsen``.
     subclasses, min_per_arm: for ``subclass``, see ``strata.score_classes``.
     kernel, bandwidth, bandwidth_values, ridge: see ``smooth.match_smooth``.
@@ -122,8 +109,9 @@ def match(
     ------
     DesignError
         ``design.no_treated`` / ``design.no_controls``; ``design.nobody_matched`` when nobody meets the rules;
-        ``design.match_no_overlap`` when nobody is left after ``discard``; ``design.match_option`` for options that do not
-        go together, ``design.match_length`` for an array of another length; those of the functions named above.
+        ``design.match_no_overlap`` when nobody is left after ``discard``; ``design.match_unknown`` for a value that
+        does not exist, ``design.match_option`` for options that do not go together, ``design.match_length`` for an
+        array of another length; those of the functions named above.
     DataError
         ``data.match_not_finite`` for a gap or an infinite value.
     """
@@ -156,7 +144,9 @@ def match(
         return _by_class(treated, kept, discarded, score, stratum, target, subclasses, min_per_arm, key)
 
     values = _column(bandwidth_values, treated, "bandwidth_values")
-    if how in ("kernel", "radius", "ridge") and (anti_exact is not None or caliper_columns is not None or caliper is not None):
+    if how in ("kernel", "radius", "ridge") and (
+        anti_exact is not None or caliper_columns is not None or caliper is not None
+    ):
         raise DesignError(Fault("design.match_option", {"one": f'how = "{how}"', "other": "caliper, anti_exact"}))
     units = _units(
         treated, kept, score, stratum, person, key, anti_exact, caliper_columns, caliper_widths, caliper_widths_unit
@@ -190,8 +180,13 @@ def paired(
     """
     pairs = directions[0]
     if len(directions) > 1:
-        parts = [np.concatenate([getattr(p, name) for p in directions]) for name in ("treated", "control", "weight")]
-        pairs = Pairs(*parts, np.sort(np.concatenate([p.outside for p in directions])), directions[0].width)
+        pairs = Pairs(
+            np.concatenate([p.treated for p in directions]),
+            np.concatenate([p.control for p in directions]),
+            np.concatenate([p.weight for p in directions]),
+            np.sort(np.concatenate([p.outside for p in directions])),
+            directions[0].width,
+        )
     matched = pairs.matched
     population = np.zeros(len(treated))
     population[matched] = 1.0
@@ -225,8 +220,9 @@ def _nearest(
         numbers: Ints | int = int(ratio)
         if max_ratio is not None:
             second = None if tie == "walk" else one.key[one.focal]
+            low, high = int(min_ratio or 1), int(max_ratio)
             numbers = extremal_numbers(
-                one.score[one.focal], float(one.score[one.pool].mean()), ratio, int(min_ratio or 1), int(max_ratio), second
+                one.score[one.focal], float(one.score[one.pool].mean()), ratio, low, high, second
             )
         found.append(match_greedy(one, where, numbers=numbers, replace=repeat, order=order, tie=tie))
     return paired(treated, target, units, found, repeat, discarded)

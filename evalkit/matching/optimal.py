@@ -35,10 +35,10 @@ def match_optimal(units: Units, space: Space, *, ratio: int = 1) -> Pairs:
     """Match each focal row with ``ratio`` pool rows, none used twice, at the least total distance.
 
     Among all matchings that make as many matches as the rules allow - and, with more than one match a row, leave as few
-    rows as possible without any - it has the least sum of distances (Rosenbaum 1989). Each exact stratum is an assignment
-    problem of its own, solved by shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016). On a score only
-    those pairs enter that can be in a solution: the best matching keeps the order of the score, so that nobody needs to
-    go further right than when everybody goes right, nor further left than when everybody goes left.
+    rows as possible without any - it has the least sum of distances (Rosenbaum 1989). Each exact stratum is an
+    assignment problem of its own, solved by shortest augmenting paths (Jonker and Volgenant 1987; Crouse 2016). On a
+    score only those pairs enter that can be in a solution: some best matching keeps the order of the score, and then
+    nobody needs to go further right than when everybody goes right, nor further left than when everybody goes left.
 
     Raises
     ------
@@ -77,8 +77,8 @@ def match_full(
     Optimal full matching (Rosenbaum 1991; Hansen and Klopfer 2006): of all such sets those with the least sum of
     distances between the one and the several. Without bounds this is an edge cover of least weight, which is a matching
     of greatest weight once each distance d(i, j) is replaced by what the pair saves, near(i) + near(j) - d(i, j), near
-    being the distance to the nearest allowed partner; only pairs that save something are kept. With bounds it is a flow,
-    solved as an integer program with an integral relaxation (HiGHS).
+    being the distance to the nearest allowed partner; only pairs that save something are kept. With bounds it is a
+    flow, solved as a linear program, whose corners are whole numbers (HiGHS).
 
     Parameters
     ----------
@@ -117,7 +117,8 @@ def match_full(
     parts = {"att": (forward,), "atc": (backward,), "ate": (forward, backward)}[target]
     focal_mask = {"att": treated, "atc": ~treated, "ate": np.ones(n, bool)}[target] & (units.focal | units.pool)
     outside = np.flatnonzero(focal_mask & ~kept)
-    pairs = Pairs(*(np.concatenate(columns) for columns in zip(*parts, strict=True)), outside, float(units.reach))
+    focal_rows, match_rows, share = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    pairs = Pairs(focal_rows, match_rows, share, outside, float(units.reach))
     return replace(result, pairs=pairs, outside=outside, width=float(units.reach))
 
 
@@ -148,7 +149,9 @@ def _strata(units: Units) -> Iterator[tuple[Ints, Ints]]:
 
 def _simple(units: Units, space: Space, focal: Ints, pool: Ints) -> bool:
     """Whether only the distance on a line, and a caliper on it, decides who may be matched."""
-    if not space.line or len(units.widths) or units.anti.shape[1] or np.isin(units.person[focal], units.person[pool]).any():
+    if not space.line or len(units.widths) or units.anti.shape[1]:
+        return False
+    if np.isin(units.person[focal], units.person[pool]).any():
         return False
     return not np.isfinite(units.reach) or np.array_equal(units.score, space.coords[:, 0])
 

@@ -85,8 +85,8 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
         # under separation the likelihood levels off while the predictor of the separated rows keeps growing by one
         if decrement < TOLERANCE and np.abs(logit.linear_predictor(*arrays, size * step)).max() < SETTLED:
             break
-        if np.abs(theta[1:]).max(initial=0.0) > LARGEST:
-            raise _separated(step, reach, names)
+        if np.abs(theta[1:]).max(initial=0.0) > LARGEST < np.abs(logit.linear_predictor(*arrays, theta)).max():
+            raise _separated(step, reach, names)  # nearly collinear columns have large coefficients that cancel out
     else:
         raise _separated(step, reach, names)
     linear = logit.linear_predictor(*arrays, theta)

@@ -59,18 +59,20 @@ def match_smooth(
 
     With K the kernel, h the bandwidth and k_j = K((s_j - s_i) / h) the pool row j gets in the comparison of row i
 
-    - ``kernel``, ``radius``: w_ij = k_j / sum k, a local mean (Heckman, Ichimura and Todd 1997, 1998); ``radius`` has the
-      uniform kernel unless another is named (``triangular`` counts the nearer more, Lechner, Miquel and Wunsch 2011);
-    - ``ridge``: w_ij = k_j / S0 + k_j (s_j - c) (s_i - c) / (S2 + r h |s_i - c|), c the weighted mean of the scores near
-      i, S0 = sum k, S2 = sum k (s_j - c)^2: a local line held back where few are near (Seifert and Gasser 1996; Frölich
-      2004). These weights add up to one too, but some may be negative, and so may their sums; ridge = 0 is the local line.
+    - ``kernel``, ``radius``: w_ij = k_j / sum k, a local mean (Heckman, Ichimura and Todd 1997, 1998); ``radius`` has
+      the uniform kernel unless another is named (``triangular`` counts the nearer more, in the spirit of Lechner,
+      Miquel and Wunsch 2011);
+    - ``ridge``: w_ij = k_j / S0 + k_j (s_j - c) (s_i - c) / (S2 + r h |s_i - c|), c the weighted mean of the scores
+      near i, S0 = sum k, S2 = sum k (s_j - c)^2: a local line held back where few are near (Seifert and Gasser 1996;
+      Frölich 2004). These weights add up to one too, but some may be negative, and so may their sums; ridge = 0 is the
+      local line.
 
     Parameters
     ----------
     units: ``focal`` are the treated, whatever the target; ``score``, ``stratum`` and ``person`` are used.
     kernel: default ``epanechnikov``, ``uniform`` for ``radius``. The normal density is followed to six bandwidths.
-    bandwidth: in units of the score. ``pair``: 1.5 times the 90 % quantile of the distances, other than zero, between each
-        focal row and its nearest neighbour (Huber, Lechner and Wunsch 2013; Jann 2017). ``widest``: 1.5 times the
+    bandwidth: in units of the score. ``pair``: 1.5 times the 90 % quantile of the distances, other than zero, between
+        each focal row and its nearest neighbour (Huber, Lechner and Wunsch 2013; Jann 2017). ``widest``: 1.5 times the
         largest of them (Lechner, Miquel and Wunsch 2011). ``cv``: that of twenty bandwidths, even in logs from half the
         pair rule to the standard deviation of the score, which predicts ``values`` best among the pool, each row left
         out in turn (at most 5,000 rows, those with the lowest keys; the mean of the pool where nobody is near).

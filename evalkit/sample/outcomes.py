@@ -71,15 +71,6 @@ def month_bounds(time_zero: NDArray[np.integer], horizon: int, before: int = 0) 
     return calendar.add_months(days[:, None], np.arange(-before, horizon + 1)[None, :])[at]
 
 
-def state_before(held: Intervals, person: NDArray[np.integer], bounds: Days) -> Array:
-    """1 when an interval of the person holds the close of a month and the day after, (n, M); see ``month_bounds``.
-
-    No two intervals of a person overlap or touch.
-    """
-    closes = [held.runs_on(person, bounds[:, j]) for j in range(1, bounds.shape[1])]
-    return np.column_stack(closes).astype(float)
-
-
 def amount_path(held: Intervals, weight: Array, person: NDArray[np.integer], bounds: Days) -> Array:
     """Sum of weight times days in each month over the intervals of the person, (n, K); see ``month_bounds``."""
     first = np.searchsorted(held.person, person, side="left")
@@ -133,7 +124,7 @@ class SpellOutcomes:
         bounds = month_bounds(day, 0, months)
         observed = bounds[:, :-1] >= self.first_day
         if source.family == "state":
-            values = state_before(self._held(source), person, bounds)
+            values = self._held(source).runs_on(person[:, None], bounds[:, 1:]).astype(float)
             if source.which == "work":
                 values[:, -1] = self._jobs().rows.runs_on(person, bounds[:, -1])
         else:

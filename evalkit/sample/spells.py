@@ -70,9 +70,9 @@ class Intervals:
         return np.where(latest == 5 * 10**6, NEVER, latest)
 
     def runs_on(self, person: NDArray[np.integer], day: Days) -> NDArray[np.bool_]:
-        """Whether some interval that began before the day lasts to that day or longer; they may overlap."""
+        """Whether some interval that began before the day lasts to that day or longer; they may overlap. Broadcasts."""
         if not len(self.start):
-            return np.zeros(len(person), bool)
+            return np.zeros(np.broadcast_shapes(np.shape(person), np.shape(day)), bool)
         at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="left") - 1
         return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self._latest[at]))
 

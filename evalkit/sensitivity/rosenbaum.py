@@ -203,8 +203,9 @@ def hodges_lehmann_bounds(treated: ArrayLike, control: ArrayLike, gamma: ArrayLi
 
 def _walsh_quantile(ordered: Array, above: float) -> float:
     """The middle of the shifts d that have ``above`` averages of two differences above them."""
-    whole = round(above)
-    target = float(whole) if abs(above - whole) < 1e-9 * max(1.0, above) else above
+    nearest = float(round(above))
+    whole = abs(above - nearest) < 1e-9 * max(1.0, above)
+    target = nearest if whole else above
     count = len(ordered)
 
     def beyond(shift: float) -> float:
@@ -222,7 +223,8 @@ def _walsh_quantile(ordered: Array, above: float) -> float:
             else:
                 high = middle
 
-    return (edge(lambda found: found > target) + edge(lambda found: found >= target)) / 2
+    last = edge(lambda found: found > target)
+    return (last + edge(lambda found: found >= target)) / 2 if whole else last
 
 
 # -- binary outcomes --------------------------------------------------------------------------------------------------

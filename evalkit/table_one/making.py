@@ -101,7 +101,9 @@ def table_one(
     people twice (an age and its classes) are not linked; a median is the value of one person: leave ``median`` empty
     where that matters.
     """
-    columns = {str(name): np.asarray(column) for name, column in frame.items()}
+    import pandas as pd
+
+    columns = {str(name): pd.Series(column).reset_index(drop=True) for name, column in frame.items()}
     wanted = list(columns) if variables is None else list(variables)
     absent = [name for name in [*wanted, *(categorical or ()), *median] if name not in columns]
     if absent:
@@ -137,15 +139,16 @@ def _arm(treated: ArrayLike) -> Mask:
     return given.to_numpy().astype(bool)
 
 
-def _variable(name: str, column: NDArray[np.generic], categorical: Sequence[str] | None) -> _Variable:
+def _variable(name: str, series: pd.Series, categorical: Sequence[str] | None) -> _Variable:
     import pandas as pd
 
-    series = pd.Series(column)
-    counted = name in categorical if categorical is not None else False
-    if categorical is None:
-        counted = not pd.api.types.is_numeric_dtype(series) or series.dtype == bool or series.nunique() <= 2
+    if categorical is not None:
+        counted = name in categorical
+    else:
+        number = pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_bool_dtype(series)
+        counted = not number or series.nunique() <= 2
     if not counted:
-        return _Variable(name, pd.to_numeric(series).to_numpy(float), None)
+        return _Variable(name, pd.to_numeric(series).to_numpy(float, na_value=np.nan), None)
     codes, levels = pd.factorize(series, sort=True)
     return _Variable(name, codes.astype(float), tuple(_word(level) for level in levels))
 

@@ -1,4 +1,4 @@
-"""Matching of every kind written out: loops over everybody, no sorting tricks, all subsets where a best one is sought."""
+"""Matching of every kind written out: loops over everybody, all subsets where a best one is sought."""
 
 import itertools
 import math
@@ -120,7 +120,7 @@ def everyone_as_near(u, *, ratio, tolerance):
 
 
 def least_total(distance, ratio=1):
-    """(most slots that can be filled, rows with a match, least total distance) over all assignments, tried one by one."""
+    """(slots filled, rows with a match, least total distance) of the best assignment, all tried one by one."""
     n1 = len(distance)
     n0 = len(distance[0])
     slots = [i for i in range(n1) for _ in range(ratio)]
@@ -201,7 +201,9 @@ def smooth(treated, score, target, kernel, width, ridge, stratum, person):
         if ridge is None:
             continue
         centre = sum(k * score[j] for j, k in near.items()) / mass
-        spread = sum(k * (score[j] - centre) ** 2 for j, k in near.items()) if len({score[j] for j in near}) > 1 else 0.0
+        spread = (
+            sum(k * (score[j] - centre) ** 2 for j, k in near.items()) if len({score[j] for j in near}) > 1 else 0.0
+        )
         bottom = spread + ridge * width * abs(score[i] - centre)
         for j, k in near.items():
             if bottom > 0:

@@ -1,4 +1,4 @@
-"""Outcome steps written out for one month, with every row counting f_i times, and their derivatives to f by brute force.
+"""Outcome steps written out for one month, every row counting f_i times, and their derivatives to f by brute force.
 
 The derivative of an estimator to how often row i stands in the data is the influence of that row, whatever formula
 says so: weights, regressions and averages are all worked out anew for each shift.

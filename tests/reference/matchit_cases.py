@@ -2,8 +2,7 @@
 
 The two files hold what R 4.2.2 said: MatchIt 4.7.1 and Matching 4.10-8 on the rows of the package ``causaldata`` (MIT):
 ``nsw_mixtape``, treated (185), above ``cps_mixtape`` (15,992), and the experiment ``nsw_mixtape`` itself. Row numbers
-count from 0 in that order. Kept here: pairs, numbers matched, sums and effective size of weights, weighted differences in
-``re78`` and their provenance.
+count from 0 in that order. Kept: pairs, numbers matched, effective sizes and weighted differences in ``re78``.
 """
 
 import json
@@ -33,7 +32,10 @@ def main(matching: Path, weighting: Path) -> None:
         if name in PAIRS:
             cases[name]["pairs"] = source["pairs"]["controls"]
             cases[name]["caliper"] = source.get("caliper_abs", {}).get("1")
-    cases["subclass6_ATE"] = {"spec": one["nsw_cps"]["subclass6_ATE"]["spec"], "effect": one["nsw_cps"]["subclass6_ATE"]["ate"]}
+    cases["subclass6_ATE"] = {
+        "spec": one["nsw_cps"]["subclass6_ATE"]["spec"],
+        "effect": one["nsw_cps"]["subclass6_ATE"]["ate"],
+    }
     keep = ("est_noadj", "n_matched_pairs_rows", "n_dropped", "nobs", "se_standard")
     imbens = {
         data: {
@@ -44,7 +46,7 @@ def main(matching: Path, weighting: Path) -> None:
         for data in ("nsw_cps", "nsw_experiment")
     }
     out = {
-        "provenance": "R 4.2.2; MatchIt 4.7.1 (cases), Matching 4.10-8 (matching); rows: causaldata 0.1.5, treated first",
+        "provenance": "R 4.2.2; MatchIt 4.7.1 (cases), Matching 4.10-8 (matching, norepl); rows: causaldata 0.1.5",
         "coefficients": one["nsw_cps"]["propensity"]["coef"],
         "cases": cases,
         "matching": imbens,

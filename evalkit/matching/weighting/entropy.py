@@ -43,10 +43,12 @@ def entropy(given: Problem) -> Solution:
         kept, found = balance_arm(given, rows, aim)
         weight[rows] = given.base[rows] * np.exp(found.eta)
         if derivative is not None and influence is not None:
-            columns = part * k + kept
-            z = given.z if len(kept) == k else given.z[:, kept]
-            derivative[np.ix_(rows, columns)] = weight[rows, None] * z[rows]
-            residual = np.where(rows, weight, 0.0) - np.where(aim, given.base, 0.0)
+            whole = len(kept) == k
+            columns = slice(part * k, part * k + k) if whole else part * k + kept
+            z = given.z if whole else given.z[:, kept]
+            of_arm = np.where(rows, weight, 0.0)
+            derivative[:, columns] = of_arm[:, None] * z
+            residual = of_arm - np.where(aim, given.base, 0.0)
             influence[:, columns] = influence_of(z, residual, found.hessian)
         converged &= found.converged
         iterations = max(iterations, found.iterations)
