@@ -120,6 +120,30 @@ def test_greedy_is_what_loops_find(distance, order, tie):
 
 
 @pytest.mark.parametrize("tie", ["hash", "walk"])
+@pytest.mark.parametrize("order", ["largest", "closest"])
+def test_deep_trees_find_what_loops_find(tie, order):
+    """Enough rows for a tree of several levels, with and without a caliper on the score and strata."""
+    for seed in range(4):
+        rng = RNG(seed)
+        n = 120
+        treated = rng.random(n) < 0.25
+        x = np.round(rng.normal(size=(n, 3)), seed % 3)
+        options = {"score": np.round(x[:, 0] + rng.normal(size=n), 1), "key": hash_ids(seed, map(str, range(n)))}
+        if seed % 2:
+            options |= {"caliper": 0.4, "caliper_unit": "raw", "exact": rng.integers(0, 2, n)}
+        coords = place("robust_mahalanobis", treated, None, x, ()).coords
+        u = plain(treated, "att", options, coords, 1.0)
+        numbers = {i: 2 for i in np.flatnonzero(treated).tolist()}
+        for replace in (False, True):
+            expected = naive.greedy(u, numbers=numbers, replace=replace, order=order, tie=tie)
+            found = or_nobody(
+                treated, covariates=x, distance="robust_mahalanobis", ratio=2, replace=replace, order=order, tie=tie,
+                **options,
+            )  # fmt: skip
+            assert found == {i: m for i, m in expected.items() if m}, (seed, replace)
+
+
+@pytest.mark.parametrize("tie", ["hash", "walk"])
 def test_variable_ratio_is_what_loops_find(tie):
     for seed in range(40):
         rng = RNG(seed)

@@ -257,3 +257,36 @@ def test_bias_correction_for_all_joins_both_directions():
     n1 = treated.sum()
     assert ate.estimate[0] == pytest.approx((n1 * att.estimate[0] + (n - n1) * atc.estimate[0]) / n, abs=1e-12)
     assert 0 < ate.uncertainty.vcov[0, 0] < att.uncertainty.vcov[0, 0] + atc.uncertainty.vcov[0, 0]
+
+
+@pytest.mark.parametrize("model", ["regression", "gcomputation", "aipw"])
+def test_regressions_on_matches_without_a_score(model):
+    """Match weights taken as they are, each residual with the factor of its leverage; all by hand."""
+    treated, z, x, y = people(11, n=160)
+    matching = nearest(treated, z[:, 1])
+    w, g = matching.weight, matching.population
+    used = w > 0
+
+    def estimator(f):
+        return naive.effect(model, treated[used], x[used], y[used], (w * f)[used], (g * f)[used], f[used])
+
+    mine = answer(matching, y, x, model=model)
+    assert mine.estimate[0] == pytest.approx(estimator(np.ones(len(y))), abs=1e-10)
+    plain = naive.jackknife(estimator, len(y))
+    n1 = treated.sum()
+    expected = plain.copy()
+    if model == "regression":
+        hat = np.column_stack([treated, x])[used] * np.sqrt(w[used])[:, None]
+        leverage = np.zeros(len(y))
+        leverage[used] = np.diag(hat @ np.linalg.pinv(hat.T @ hat) @ hat.T)
+        expected[treated] = (plain[treated] - plain[treated].mean()) / np.sqrt(1 - 1 / n1)
+        expected[~treated] /= np.sqrt(1 - leverage[~treated])
+    elif model == "gcomputation":
+        others = used & ~treated
+        hat = x[others] * np.sqrt(w[others])[:, None]
+        expected[treated] /= np.sqrt(1 - 1 / n1)
+        expected[others] /= np.sqrt(1 - np.diag(hat @ np.linalg.pinv(hat.T @ hat) @ hat.T))
+    else:
+        agree(mine.uncertainty.values[~treated, 0], plain[~treated])
+        return
+    agree(mine.uncertainty.values[:, 0], expected)

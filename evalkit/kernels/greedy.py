@@ -180,6 +180,11 @@ def _search_line(i, lo, hi, row, number, chosen, before, after, rules, axis, tie
             best = distance
         if unit < 0 or rank < best_rank:
             best_rank, unit = rank, j
+        if tie == WALK:  # no later one on this side is reached sooner
+            if j < i:
+                left = lo - 1
+            else:
+                right = hi
     return best, best_rank, unit
 
 

@@ -156,8 +156,9 @@ def estimated_score_term(part: Part, found: Expansion, everyone: Everyone, score
     level, cov = [], []
     for treated in (False, True):
         sets = nearest_rows(chance[:, None], everyone.arm(treated), rows, number, itself=True)
-        level.append(np.array([everyone.y[near].mean(axis=0) for near in sets]))
-        cov.append(np.array([_covariance(x[near], everyone.y[near]) for near in sets]))
+        mean, together = _moments(sets, x, everyone.y)
+        level.append(mean)
+        cov.append(together)
     e, f = chance[rows, None, None], slope[rows, None, None]
     focal_arms = {bool(arm) for arm in part.treated[part.focal]}
     if len(focal_arms) == 2:
@@ -176,8 +177,19 @@ def estimated_score_term(part: Part, found: Expansion, everyone: Everyone, score
     return np.asarray(d.T @ inverse @ d - c.T @ inverse @ c)
 
 
-def _covariance(x: Array, y: Array) -> Array:
-    """Sample covariance (q, K) of columns of x and y."""
-    if len(x) < 2:
-        return np.zeros((x.shape[1], y.shape[1]))
-    return np.asarray((x - x.mean(axis=0)).T @ (y - y.mean(axis=0)) / (len(x) - 1))
+def _moments(sets: list[Ints], x: Array, y: Array) -> tuple[Array, Array]:
+    """Mean of y (R, K) and covariance of the columns of x and y (R, q, K) by set of rows; zero for a single row."""
+    size = np.array([len(near) for near in sets])
+    rows, first = np.concatenate(sets), np.concatenate([[0], np.cumsum(size)[:-1]])
+
+    def mean_of(values: Array) -> Array:
+        return np.asarray(np.add.reduceat(values, first, axis=0) / size[:, None])
+
+    mean = mean_of(y[rows])
+    apart = y[rows] - np.repeat(mean, size, axis=0)
+    together = np.empty((len(sets), x.shape[1], y.shape[1]))
+    for k, column in enumerate(x.T):
+        own = column[rows] - np.repeat(mean_of(column[rows, None]), size, axis=0)[:, 0]
+        total = np.add.reduceat(own[:, None] * apart, first, axis=0)
+        together[:, k] = total / np.maximum(size - 1, 1)[:, None]
+    return mean, together

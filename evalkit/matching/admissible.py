@@ -87,6 +87,11 @@ def admissible(adjustment: Adjustment, model: ModelName, errors: ErrorName, fami
                                                                                      Imbens 2008)
     ===========================  =========================  =======================  ==================================
 
+    Valid means that the interval covers when the estimate is unbiased; no standard error repairs what matching leaves
+    unbalanced. Too wide on a score that is estimated: ``abadie_imbens``, and ``pair_cluster`` of ``means``, which leave
+    out that estimating the score makes matched groups more alike. ``HC0`` .. ``HC3`` of ``means`` are too wide with
+    estimated weights for the same reason.
+
     Raises
     ------
     DesignError

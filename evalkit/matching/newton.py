@@ -66,6 +66,6 @@ def maximise(
         # under separation the likelihood levels off while the predictor of the separated rows keeps growing by one
         if decrement < TOLERANCE and moves(size * step) < SETTLED:
             return Maximum(theta, float(value), information, iteration)
-        if np.abs(theta[slopes]).max(initial=0.0) > LARGEST:
-            break
+        if np.abs(theta[slopes]).max(initial=0.0) > LARGEST < moves(theta):
+            break  # nearly collinear columns have large coefficients that cancel out: those are no separation
     raise separated(step)

@@ -172,10 +172,13 @@ def months_alike(
 ) -> Iterator[tuple[Ints, Mask, Part]]:
     """Months that can use the same rows, what they can use, and the adjustment on it. ``count``: see :class:`Part`."""
     part = whole(adjustment, count)
-    patterns, which = np.unique(usable(part, observed[part.rows]), axis=1, return_inverse=True)
-    for number in range(patterns.shape[1]):
-        keep = patterns[:, number]
-        yield np.flatnonzero(which.ravel() == number), keep, where(part, keep, adjustment)
+    can = usable(part, observed[part.rows])
+    alike: dict[bytes, list[int]] = {}
+    for month, packed in enumerate(np.packbits(can, axis=0).T):
+        alike.setdefault(packed.tobytes(), []).append(month)
+    for months in alike.values():
+        keep = np.ascontiguousarray(can[:, months[0]])
+        yield np.array(months), keep, where(part, keep, adjustment)
 
 
 def points(

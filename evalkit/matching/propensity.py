@@ -15,14 +15,9 @@ from numpy.typing import NDArray
 from evalkit.design import Design
 from evalkit.errors import DesignError, Fault
 from evalkit.kernels import logit
+from evalkit.matching.newton import maximise
 
 Array = NDArray[np.float64]
-
-TOLERANCE = 1e-10  # on the Newton decrement: twice the log-likelihood still to be gained
-SETTLED = 1e-3  # on the change of any row's linear predictor
-MAX_ITERATIONS = 60
-LONGEST = 5.0  # a step moves no row's linear predictor further: from a rare level a full step would leap away for good
-LARGEST = 30.0  # a coefficient on a scaled column beyond this is a chance of 1e-13: separation
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
     n_treated = int(y.sum())
     if n_treated == 0 or n_treated == len(y):
         raise DesignError(Fault("design.no_treated" if n_treated == 0 else "design.no_controls"))
-    shared, own = _centred(design)
+    shared, own = centred(design)
     factors, own_factors = design.parameter_codes()
     arrays = (design.index, shared[0], own[0], factors, own_factors)
     names = design.names
@@ -63,41 +58,27 @@ def fit_logit(design: Design, y: NDArray[np.bool_]) -> Logit:
     reach[1 : 1 + sum(map(len, numeric))] = np.concatenate(numeric)
     theta = np.zeros(len(names))
     theta[0] = np.log(n_treated / (len(y) - n_treated))
-    value, score, information = logit.score_and_information(*arrays, y, theta)
-    kept = _independent(
-        information, names, first_of_time=len(names) - sum(len(f.levels) - 1 for f in design.time_factors)
-    )
-    for iteration in range(1, MAX_ITERATIONS + 1):  # noqa: B007  (reported after the loop)
-        try:
-            step = np.zeros(len(names))
-            step[kept] = np.linalg.solve(information[np.ix_(kept, kept)], score[kept])
-        except np.linalg.LinAlgError:
-            raise _separated(theta, reach, names) from None
-        decrement = float(score @ step)
-        size = LONGEST / max(LONGEST, float(np.abs(logit.linear_predictor(*arrays, step)).max()))
-        while True:
-            trial = theta + size * step
-            new_value, new_score, new_information = logit.score_and_information(*arrays, y, trial)
-            if new_value >= value - 1e-12 * abs(value) or size < 1e-6:
-                break
-            size /= 2
-        theta, value, score, information = trial, new_value, new_score, new_information
-        # under separation the likelihood levels off while the predictor of the separated rows keeps growing by one
-        if decrement < TOLERANCE and np.abs(logit.linear_predictor(*arrays, size * step)).max() < SETTLED:
-            break
-        if np.abs(theta[1:]).max(initial=0.0) > LARGEST < np.abs(logit.linear_predictor(*arrays, theta)).max():
-            raise _separated(step, reach, names)  # nearly collinear columns have large coefficients that cancel out
-    else:
-        raise _separated(step, reach, names)
-    linear = logit.linear_predictor(*arrays, theta)
-    back = _back_transform(len(names), shared, own)
-    inverse = np.zeros_like(information)
-    inverse[np.ix_(kept, kept)] = np.linalg.inv(information[np.ix_(kept, kept)])
+
+    def likelihood(at: Array) -> tuple[float, Array, Array]:
+        value, score, information = logit.score_and_information(*arrays, y, at)
+        return value, score, information
+
+    def moves(step: Array) -> float:
+        return float(np.abs(logit.linear_predictor(*arrays, step)).max())
+
+    time = sum(len(f.levels) - 1 for f in design.time_factors)
+    kept = independent(likelihood(theta)[2], names, first_of_time=len(names) - time)
+    slopes = np.arange(1, len(names))
+    best = maximise(likelihood, theta, kept, slopes, moves, lambda step: separated(step, reach, names))
+    linear = logit.linear_predictor(*arrays, best.theta)
+    back = back_transform(len(names), shared, own)
+    inverse = np.zeros_like(best.information)
+    inverse[np.ix_(kept, kept)] = np.linalg.inv(best.information[np.ix_(kept, kept)])
     vcov = (back @ inverse @ back.T)[np.ix_(kept, kept)]
-    return Logit(tuple(names[i] for i in kept), (back @ theta)[kept], vcov, linear, float(value), iteration)
+    return Logit(tuple(names[i] for i in kept), (back @ best.theta)[kept], vcov, linear, best.value, best.iterations)
 
 
-def _centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+def centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
     """Unit-level and row-level numeric columns, centred and scaled, with centre and scale."""
     out = []
     for values in (design.numeric, design.own_numeric):
@@ -109,7 +90,7 @@ def _centred(design: Design) -> tuple[tuple[Array, Array, Array], tuple[Array, A
     return out[0], out[1]
 
 
-def _back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array, Array, Array]) -> Array:
+def back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array, Array, Array]) -> Array:
     """Matrix that turns coefficients on scaled columns into coefficients on the columns themselves."""
     centre = np.concatenate([shared[1], own[1]])
     scale = np.concatenate([shared[2], own[2]])
@@ -120,7 +101,7 @@ def _back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array
     return back
 
 
-def _independent(information: Array, names: tuple[str, ...], first_of_time: int) -> NDArray[np.int64]:
+def independent(information: Array, names: tuple[str, ...], first_of_time: int) -> NDArray[np.int64]:
     """Columns with a pivot of their own, by Gaussian elimination on the scaled information.
 
     Row-level dummies (elapsed month, quarter) that follow from the columns before them are left out: the model stays
@@ -143,7 +124,7 @@ def _independent(information: Array, names: tuple[str, ...], first_of_time: int)
     return np.array(kept)
 
 
-def _separated(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:
+def separated(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:
     """The fault that names the column whose term moves the furthest; ``reach``: its largest value in any row."""
     column = 1 + int(np.abs(step[1:] * reach[1:]).argmax()) if len(names) > 1 else 0
     return DesignError(Fault("design.separation", {"column": names[column]}))

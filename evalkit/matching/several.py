@@ -20,8 +20,8 @@ from evalkit.design import Design
 from evalkit.errors import DesignError, Fault
 from evalkit.kernels import logit, multinomial
 from evalkit.matching.newton import maximise
-from evalkit.matching.propensity import _back_transform, _centred, _independent, _separated
-from evalkit.matching.support import _compact, _row_codes, common_levels
+from evalkit.matching.propensity import back_transform, centred, independent, separated
+from evalkit.matching.support import common_levels, compact, row_codes
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -85,9 +85,9 @@ def fit_arms(design: Design, arm: NDArray[np.integer], arms: Sequence[str]) -> A
             raise DesignError(Fault("design.arm_empty", {"arm": name}))
     possible, dropped = _possible(design, arm, len(arms) - 1)
     rows = np.flatnonzero((arm == 0) | possible[np.arange(len(arm)), arm - 1])
-    part, possible = _compact(design.take(rows)), possible[rows]
+    part, possible = compact(design.take(rows)), possible[rows]
     chosen = arm[rows].astype(np.int64)
-    shared, own = _centred(part)
+    shared, own = centred(part)
     codes, own_codes = part.parameter_codes()
     arrays = (part.index, shared[0], own[0], codes, own_codes)
     names = part.names
@@ -112,7 +112,7 @@ def fit_arms(design: Design, arm: NDArray[np.integer], arms: Sequence[str]) -> A
     linear = np.zeros((len(rows), size + 1))
     for j, one in enumerate(best.theta.reshape(size, p)):
         linear[:, j + 1] = np.where(possible[:, j], logit.linear_predictor(*arrays, one), -np.inf)
-    back = np.kron(np.eye(size), _back_transform(p, shared, own))
+    back = np.kron(np.eye(size), back_transform(p, shared, own))
     inverse = np.zeros((size * p, size * p))
     inverse[np.ix_(kept, kept)] = np.linalg.inv(best.information[np.ix_(kept, kept)])
     vcov = (back @ inverse @ back.T)[np.ix_(kept, kept)]
@@ -127,7 +127,7 @@ def _possible(design: Design, arm: NDArray[np.integer], size: int) -> tuple[Mask
     for j in range(size):
         pair = np.flatnonzero((arm == j + 1) | (arm == 0))
         lacking = common_levels(design.take(pair), arm[pair] == j + 1).dropped
-        for made, codes in _row_codes(design):
+        for made, codes in row_codes(design):
             bad = [i for i, level in enumerate(made.levels) if f"{made.name}:{level}" in lacking]
             possible[:, j] &= ~np.isin(codes, bad)
         dropped.append(lacking)
@@ -141,7 +141,7 @@ def _used(design: Design, dropped: tuple[tuple[str, ...], ...], information: Arr
     time = len(names) - sum(len(made.levels) - 1 for made in design.time_factors)
     for j, lacking in enumerate(dropped):
         position = 1 + len(design.numeric_names) + len(design.own_numeric_names)
-        for made, _ in _row_codes(design):
+        for made, _ in row_codes(design):
             there = np.array([f"{made.name}:{level}" not in lacking for level in made.levels])
             there[np.flatnonzero(there)[:1]] = False
             used[j, position : position + len(there) - 1] = there[1:]
@@ -149,7 +149,7 @@ def _used(design: Design, dropped: tuple[tuple[str, ...], ...], information: Arr
         kept = np.flatnonzero(used[j])
         block = slice(j * len(names), (j + 1) * len(names))
         own = information[block, block][np.ix_(kept, kept)]
-        alone = _independent(own, tuple(names[i] for i in kept), int((kept < time).sum()))
+        alone = independent(own, tuple(names[i] for i in kept), int((kept < time).sum()))
         used[j] = np.isin(np.arange(len(names)), kept[alone])
     return used
 
@@ -157,7 +157,7 @@ def _used(design: Design, dropped: tuple[tuple[str, ...], ...], information: Arr
 def _apart(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:
     """The fault that names the column whose term moves the furthest in some arm."""
     arms = step.reshape(-1, len(names))
-    return _separated(arms[np.abs(arms[:, 1:] * reach[1:]).max(axis=1, initial=0.0).argmax()], reach, names)
+    return separated(arms[np.abs(arms[:, 1:] * reach[1:]).max(axis=1, initial=0.0).argmax()], reach, names)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def common_levels(design: Design, treated: NDArray[np.bool_]) -> Shared:
     dropped: list[str] = []
     while True:  # leaving out one level can empty another
         bad: list[str] = []
-        for made, codes in _row_codes(design):
+        for made, codes in row_codes(design):
             size = len(made.levels)
             one = np.bincount(codes[keep & treated], minlength=size)
             other = np.bincount(codes[keep & ~treated], minlength=size)
@@ -50,15 +50,15 @@ def common_levels(design: Design, treated: NDArray[np.bool_]) -> Shared:
             raise DesignError(Fault("design.no_common_support", {"columns": ", ".join(dropped)}))
     rows = np.flatnonzero(keep) if dropped else None
     part = design if rows is None else design.take(rows)
-    return Shared(_compact(part), rows, tuple(dropped))
+    return Shared(compact(part), rows, tuple(dropped))
 
 
-def _row_codes(design: Design) -> list[tuple[Factor, NDArray[np.int32]]]:
+def row_codes(design: Design) -> list[tuple[Factor, NDArray[np.int32]]]:
     shared = [(f, f.codes[design.index]) for f in design.factors]
     return shared + [(f, f.codes) for f in design.row_factors]
 
 
-def _compact(design: Design) -> Design:
+def compact(design: Design) -> Design:
     """Factors and numeric columns reduced to what varies among the rows."""
     used = np.bincount(design.index, minlength=len(design.numeric)) > 0
     factors = tuple(made for f in design.factors if len((made := _present(f, used)).levels) > 1)

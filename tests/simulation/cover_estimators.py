@@ -1,11 +1,13 @@
 """Do the intervals of matching and weighting cover? Every outcome step with every standard error that goes with it.
 
-Three designs with a known effect in the superpopulation (worked out on a draw of a few million):
+Five designs with a known effect in the superpopulation (worked out on a draw of a few million):
 
 ``linear``     1,000 people, good overlap, linear outcomes whose noise differs, an effect that differs by person;
 ``curved``     1,000 people, a binary outcome, chance and outcome both curved: the logit has the curvature, the linear
                outcome regressions do not;
-``pilot``      80 starters beside 720 rows of others, of whom persons have several with an effect of their own.
+``pilot``      some 95 starters beside 700 rows of others, of whom persons have several with a level of their own;
+``thin``       700 people of whom nearly half start, outcome linear: too few others for each to be used once;
+``thin_bent``  the same with a curved outcome, which a linear correction does not repair.
 
 ``python tests/simulation/cover_estimators.py --reps 1000 --processes 2 --out table.md``
 """
@@ -96,7 +98,26 @@ def pilot(rng: np.random.Generator, n: int = 800) -> Data:
     return Data(treated, y, z, z, person, effect, np.full(n, np.nan))
 
 
-DESIGNS: dict[str, Callable[..., Data]] = {"linear": linear, "curved": curved, "pilot": pilot}
+def thin(rng: np.random.Generator, n: int = 700, bend: float = 0.0) -> Data:
+    z = rng.normal(size=(n, 2))
+    chance = _expit(-0.2 + 0.8 * z[:, 0] - 0.5 * z[:, 1])
+    treated = rng.random(n) < chance
+    effect = np.full(n, 0.5)
+    y = z @ [1.0, -0.5] + bend * z[:, 0] ** 2 + treated * effect + rng.normal(size=n)
+    return Data(treated, y, z, z, np.arange(n), effect, chance)
+
+
+def thin_bent(rng: np.random.Generator, n: int = 700) -> Data:
+    return thin(rng, n, bend=0.4)
+
+
+DESIGNS: dict[str, Callable[..., Data]] = {
+    "linear": linear,
+    "curved": curved,
+    "pilot": pilot,
+    "thin": thin,
+    "thin_bent": thin_bent,
+}
 
 
 def truths(name: str) -> dict[str, float]:
@@ -125,6 +146,7 @@ MATCHES: dict[str, dict] = {
     "1:1 with replacement": {"how": "nearest", "replace": True},
     "3:1 with replacement": {"how": "nearest", "replace": True, "ratio": 3},
     "1:1 without replacement": {"how": "nearest", "caliper": 0.2},
+    "1:1 without replacement, no caliper": {"how": "nearest"},
     "Mahalanobis, with replacement": {"how": "nearest", "replace": True, "distance": "mahalanobis"},
     "full": {"how": "full"},
     "six classes of the score": {"how": "subclass", "subclasses": 6},
@@ -155,6 +177,16 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "coarsened covariates": (("means", "influence"), ("bias_corrected", "influence"), ("gcomputation", "influence")),
     "kernel": (("means", "influence"), ("bias_corrected", "influence"), ("gcomputation", "influence")),
 }  # fmt: skip
+THIN = (
+    ("1:1 with replacement", "means", "influence"), ("1:1 with replacement", "bias_corrected", "influence"),
+    ("1:1 without replacement", "means", "influence"), ("1:1 without replacement", "bias_corrected", "influence"),
+    ("1:1 without replacement", "gcomputation", "influence"), ("1:1 without replacement", "means", "pair_cluster"),
+    ("1:1 without replacement, no caliper", "means", "influence"),
+    ("1:1 without replacement, no caliper", "bias_corrected", "influence"),
+    ("1:1 without replacement, no caliper", "gcomputation", "influence"),
+    ("1:1 without replacement, no caliper", "means", "pair_cluster"),
+    ("1:1 without replacement, no caliper", "gcomputation", "pair_cluster"),
+)  # fmt: skip
 FOR_ALL = (
     ("1:1 with replacement", "means", "influence"), ("1:1 with replacement", "means", "abadie_imbens_estimated"),
     ("1:1 with replacement", "bias_corrected", "influence"), ("six classes of the score", "gcomputation", "influence"),
@@ -175,8 +207,10 @@ def answers(name: str, data: Data, number: int, boot: bool) -> Iterator[Row]:
     clustered = len(np.unique(data.person)) < len(data.person)
     shared = {"score": score.linear, "covariates": data.x, "person": data.person}
     asked = [(kind, "att", *step) for kind, steps in STEPS.items() for step in steps]
-    if name != "pilot":
+    if name in ("linear", "curved"):
         asked += [(kind, "ate", *step) for kind, *step in FOR_ALL]
+    if name.startswith("thin"):
+        asked = [(kind, "att", *step) for kind, *step in THIN]
     made: dict[tuple[str, str], object] = {}
     for kind, target, model, errors in asked:
         if clustered and errors.startswith("abadie_imbens"):
@@ -188,9 +222,9 @@ def answers(name: str, data: Data, number: int, boot: bool) -> Iterator[Row]:
         except DesignError:
             yield kind, target, model, errors, np.nan, np.nan
     for target, methods in WEIGHTS.items():
-        if name == "pilot" and target != "att":
+        if name not in ("linear", "curved") and target != "att":
             continue
-        for how, models in methods:
+        for how, models in methods if not name.startswith("thin") else methods[:2]:
             try:
                 weights = weigh(data.treated, data.logit, how=how, target=target)
             except DesignError:
