@@ -152,8 +152,7 @@ def _robustness(
     """Omitted variable bias of the weighted regression on treatment and covariates among the rows in use."""
     rows = adjustment.used
     on = using(sample, way, fitted, adjustment)
-    position = {row: place for place, row in enumerate(on.rows.tolist())}
-    x = on.x[[position[row] for row in rows.tolist()]][:, 1:]
+    x = on.x[np.searchsorted(on.rows, rows)][:, 1:]
     x, names = _independent(x, [*_names(sample, fitted, way)])
     y, observed = _outcome(sample, way, fitted, rows, lead.labels["outcome"])
     weight, treated = adjustment.weight[rows], fitted.treated[rows].astype(float)

@@ -102,6 +102,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     hide = not sample.study.gate.show_anyway
     profiles = [emptied(p) if one.fails and hide else p for one in found for p in one.profiles]
     worst = {(one.pair.focal, one.pair.other): one.smd for one in found}
+    candidates = {(p.focal, p.other): len(np.unique(entries.person[p.rows[~p.treated & p.support]])) for p in pairs}
     columns = (
         Column("first", "first_instrument", "text"),
         Column("second", "second_instrument", "text"),
@@ -118,7 +119,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
             "n_first": row.persons,
             "n_supported": row.persons_supported,
             "n_joint": row.persons_joint,
-            "n_second": row.others,
+            "n_second": candidates[row.focal, row.other],
             "smd": worst.get((row.focal, row.other)),
         }
         for row in table
