@@ -36,8 +36,9 @@ coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cov
 bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
 	$(BIN)/python tests/simulation/bench.py
 
-examples: $(VENV)/.develop  ## real data: experiment beside matching
+examples: $(VENV)/.develop  ## real data: experiment beside matching, and a published table
 	$(BIN)/python examples/nsw/run.py
+	$(BIN)/python examples/nsw/dehejia_wahba.py
 
 lock: $(VENV)/.develop $(VENV)/.spark  ## pin what is installed and tested
 	{ echo "# What is tested. Made by make lock; pip reads it as constraints."; $(BIN)/pip freeze --exclude-editable | grep -v -i '^evalkit'; } > requirements.lock

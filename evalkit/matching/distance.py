@@ -122,8 +122,10 @@ def place(
 def whiten(x: Array, treated: Mask, covariance: Array, names: Sequence[str]) -> Array:
     """Coordinates (n, p) whose Euclidean distance is the Mahalanobis distance: (x - centre) L^-T with S = L L'.
 
-    The centre is the mean of the treated, which moves no distance; L is the lower Cholesky factor, so that the first
-    coordinate is the first covariate in standard deviations.
+    L is the lower Cholesky factor, so that the first coordinate is the first covariate in standard deviations. The
+    centre, the mean of the treated, moves no distance, but it decides the last bit: where two distances are equal on
+    paper (a year older, a year younger) ``tie="walk"`` follows that bit. Of several such arithmetics this one was kept
+    because it picks the same people as MatchIt in the reference cases; in other data such a tie may fall the other way.
     """
     scale = np.sqrt(np.diag(covariance))
     if not (scale > 0).all():

@@ -182,7 +182,9 @@ def bias_corrected(part: Part, x: Array, y: Array, family: Family) -> Expansion:
 
     T = [sum g (2D - 1) (Y - m_other(X)) + sum (2D - 1) K (Y - m_own(X))] / G, with m_d fitted among the rows of arm d
     that serve as matches, weighted by K. U is that of ``means``; the regression enters as what the matches are
-    expected to show (``match_fit``).
+    expected to show (``expected``). Its own estimation multiplies the imbalance that matching leaves and is left out of
+    the influence; where much is left (a thin pool, no caliper) ``gcomputation``, for ``att`` and ``atc`` the same
+    estimate, has it.
     """
     plain = means(part, x, y, family)
     sign = np.where(part.treated, 1.0, -1.0)
