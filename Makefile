@@ -12,10 +12,10 @@ demo: $(VENV)/.runtime  ## simulate a municipality, run its study, write the rep
 	$(BIN)/evalkit demo $(DEMO)
 
 test: $(VENV)/.develop  ## all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: $(VENV)/.develop  ## the fast subset, under two minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 spark: $(VENV)/.spark  ## the same code on a local Spark session; needs Java 17 or later
 	$(BIN)/python -m pytest tests/spark
@@ -32,9 +32,13 @@ docs: $(VENV)/.develop  ## the documentation as a site, in site/
 
 coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cover (long); writes docs/coverage-table.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover.py --replications 500 --out docs/coverage-table.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_estimators.py --reps 1000 --boot 100 --processes 2 --out docs/coverage-estimators.md
 
 bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
 	$(BIN)/python tests/simulation/bench.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_matching.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_weighting.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_balance.py
 
 examples: $(VENV)/.develop  ## real data: experiment beside matching, and a published table
 	$(BIN)/python examples/nsw/run.py
