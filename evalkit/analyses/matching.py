@@ -62,8 +62,8 @@ class Settings(Adjusting):
     discard: Literal["none", "both", "treated", "control"] = "none"
     subclasses: int = Field(default=6, ge=2, le=100)
     cutpoints: dict[str, int | tuple[float, ...]] = {}
-    kernel: Literal["epanechnikov", "gaussian", "uniform", "triangular", "biweight"] = "epanechnikov"
-    bandwidth: Annotated[float, Field(gt=0)] | Literal["pair", "cv"] = "pair"
+    kernel: Literal["epanechnikov", "gaussian", "uniform", "triangular", "biweight"] | None = None
+    bandwidth: Annotated[float, Field(gt=0)] | Literal["pair", "widest"] = "pair"
 
     @property
     def kind(self) -> Kind:
