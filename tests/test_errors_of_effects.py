@@ -98,7 +98,10 @@ def test_the_names_of_standard_errors():
     assert se_kind(example("weights"), "influence") == "m_estimation"
     assert se_kind(example("pairs"), "influence") == "influence"
     assert se_kind(example("weights"), "HC3") == "HC3"
-    assert admissible(example("pairs"), "means", "pair_cluster") == "valid"
+    assert admissible(example("pairs"), "means", "pair_cluster") == "named"
+    assert admissible(example("pairs"), "gcomputation", "pair_cluster") == "valid"
+    assert admissible(example("pairs"), "bias_corrected", "influence") == "named"
+    assert admissible(example("pairs"), "gcomputation", "influence") == "valid"
     assert admissible(example("replacement"), "means", "pair_cluster") == "named"
     assert admissible(example("weights_fixed"), "aipw", "influence") == "named"
     with pytest.raises(DesignError, match="outcome.linear_only"):

@@ -19,6 +19,7 @@ from evalkit.exhibits import Analysis, Note
 from evalkit.matching.adjustment import Matching
 from evalkit.matching.admissible import Kind, fault
 from evalkit.matching.match import match
+from evalkit.matching.models import ModelName
 from evalkit.sample import Sample
 from evalkit.study import Frozen, Study
 
@@ -66,6 +67,14 @@ class Settings(Adjusting):
     bandwidth: Annotated[float, Field(gt=0)] | Literal["pair", "widest"] = "pair"
 
     @property
+    def model(self) -> ModelName:
+        """The outcome step: bias correction; for pairs without replacement the same estimate by g-computation, whose
+        standard error has the estimation of the correction, which counts where the pool is thin."""
+        if self.outcome_model is not None:
+            return self.outcome_model
+        return "gcomputation" if self.kind == "pairs" and self.estimand != "ate" else "bias_corrected"
+
+    @property
     def kind(self) -> Kind:
         """What sort of adjustment comes out, as far as standard errors are concerned."""
         return "pairs" if self.how == "nearest" and not self.replace else KINDS[self.how]
@@ -94,7 +103,7 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
     if settings.estimand not in valid:
         params = {"estimand": settings.estimand, "how": settings.how, "known": ", ".join(valid)}
         wrong.append(Fault("matching.estimand", params, place))
-    refused = fault(settings.kind, settings.outcome_model or "bias_corrected", settings.errors)
+    refused = fault(settings.kind, settings.model, settings.errors)
     if refused is not None:
         wrong.append(Fault(refused.code, refused.params, place))
     return wrong + doubt_faults(study, settings, pairs=settings.kind == "pairs" and settings.how != "full")
@@ -113,7 +122,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     wrong = faults(sample.study, settings)
     if wrong:
         raise StudyError(wrong)
-    model = settings.outcome_model or "bias_corrected"
+    model = settings.model
     scored = settings.propensity == "pooled" and settings.distance == "propensity"
     way = Way(id, "matching", settings, model, partial(matched, sample, settings), score=scored)
     analysis = run_adjusted(

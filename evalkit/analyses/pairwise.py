@@ -143,7 +143,7 @@ def _compare(base: Sample, settings: Settings, id: str, pair: ArmPair) -> _Found
     starters = int(pair.treated.sum())
     fitted = Fitted(entries, base.design(entries), inside.treated, candidates, None, starters, ())
     chosen = settings.matching()
-    way = Way(id, "pairwise", chosen, chosen.outcome_model or "bias_corrected", partial(matched, base, chosen))
+    way = Way(id, "pairwise", chosen, chosen.model, partial(matched, base, chosen))
     try:
         adjustment = way.adjust(fitted)
         profiles, _ = profiles_of(base, way, fitted, adjustment, outcomes_of(base, way))

@@ -75,10 +75,9 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
         wrong.append(Fault("matching.estimand", params, place))
     if isinstance(settings.trim, tuple) and settings.trim[0] >= settings.trim[1]:
         wrong.append(Fault("weighting.trim_order", {}, place))
-    if settings.kind != "weights_fixed" or settings.errors != "influence" or settings.model != "aipw":
-        refused = fault(settings.kind, settings.model, settings.errors)
-        if refused is not None:
-            wrong.append(Fault(refused.code, refused.params, place))
+    refused = fault(settings.kind, settings.model, settings.errors)
+    if refused is not None:
+        wrong.append(Fault(refused.code, refused.params, place))
     return wrong + doubt_faults(study, settings, pairs=False)
 
 

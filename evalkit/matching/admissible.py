@@ -75,22 +75,24 @@ def admissible(adjustment: Adjustment, model: ModelName, errors: ErrorName, fami
     ===========================  =========================  =======================  ==================================
     errors                       valid                      named                    refused
     ===========================  =========================  =======================  ==================================
-    ``influence``                all matching; weights      ``aipw``, weights_fixed  weights_fixed, other steps
+    ``influence``                matching; weights          ``aipw``, weights_fixed; weights_fixed, other steps
+                                                            pairs, bias_corrected
     ``m_estimation``             weights                    nothing                  matching
     ``HC0`` .. ``HC3``           nothing                    all but the refused      ``bias_corrected``; ``aipw``
                                                                                      except ``HC0``
-    ``pair_cluster``             pairs                      replacement, strata      kernel, weights; ``bias_corrected``
-                                                                                     and ``aipw``
+    ``pair_cluster``             pairs, regressions         pairs, ``means``;        kernel, weights; ``bias_corrected``
+                                                            replacement, strata      and ``aipw``
     ``abadie_imbens``            replacement                pairs                    all but pairs; regressions
     ``abadie_imbens_estimated``  ``means``, replacement     nothing                  everything else
-    ``bootstrap``                strata, kernel, weights    nothing                  nearest neighbours (Abadie and
+    ``bootstrap``                weights                    strata, kernel           nearest neighbours (Abadie and
                                                                                      Imbens 2008)
     ===========================  =========================  =======================  ==================================
 
     Valid means that the interval covers when the estimate is unbiased; no standard error repairs what matching leaves
     unbalanced. Too wide on a score that is estimated: ``abadie_imbens``, and ``pair_cluster`` of ``means``, which leave
-    out that estimating the score makes matched groups more alike. ``HC0`` .. ``HC3`` of ``means`` are too wide with
-    estimated weights for the same reason.
+    out that estimating the score makes matched groups more alike; likewise ``HC0`` .. ``HC3`` of ``means`` with
+    estimated weights. Too small where a thin pool leaves much to correct: ``influence`` of ``bias_corrected`` without
+    replacement. ``gcomputation``, for ``att`` and ``atc`` the same estimate, has the estimation of the correction.
 
     Raises
     ------
@@ -106,7 +108,11 @@ def admissible(adjustment: Adjustment, model: ModelName, errors: ErrorName, fami
     if errors in _ROBUST or (errors == "influence" and kind == "weights_fixed"):
         return "named"
     if errors == "pair_cluster":
-        return "valid" if kind == "pairs" else "named"
+        return "valid" if kind == "pairs" and model != "means" else "named"
+    if errors == "influence" and kind == "pairs" and model == "bias_corrected":
+        return "named"
+    if errors == "bootstrap":
+        return "valid" if kind == "weights" else "named"
     if errors == "abadie_imbens":
         return "valid" if kind == "replacement" else "named"
     return "valid"

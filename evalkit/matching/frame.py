@@ -137,8 +137,8 @@ class AdjustedFrame:
 
         Parameters
         ----------
-        model: outcome step; default ``bias_corrected`` for matches, ``aipw`` for inverse probability weights of a start
-            model, ``means`` for weights that balance the covariates themselves.
+        model: outcome step; default ``bias_corrected`` for matches (without replacement ``gcomputation``, the same
+            estimate), ``aipw`` for inverse probability weights, ``means`` for weights that balance the covariates.
         errors: standard error by name. ``neighbours``: for ``abadie_imbens``, rows of the same arm among which the
             spread of outcomes is found; 0 takes one spread for all. ``draws``: for ``bootstrap``.
         before: columns with the outcome before treatment, whose mean is subtracted (conditional
@@ -345,7 +345,9 @@ def match_frame(
         dummies.append((codes[:, None] == np.arange(1, codes.max() + 1)).astype(float))
     dense = prepared.design.matrix()
     x = np.concatenate([dense[:, :1], prepared.model.score[:, None], dense[:, 1:], *dummies], axis=1)
-    return _adjusted(prepared, adjust, x, "bias_corrected", scored)
+    pairs = how in ("optimal", "full") or (how == "nearest" and not replace)
+    default: ModelName = "gcomputation" if pairs and estimand != "ate" else "bias_corrected"
+    return _adjusted(prepared, adjust, x, default, scored)
 
 
 def weight_frame(

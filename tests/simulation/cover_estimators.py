@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402  (threads are settled first)
 
 from evalkit.effects import generator  # noqa: E402
 from evalkit.errors import DesignError  # noqa: E402
+from evalkit.hashing import hash_ids  # noqa: E402
 from evalkit.matching.abadie_imbens import Neighbours  # noqa: E402
 from evalkit.matching.admissible import admissible, se_kind  # noqa: E402
 from evalkit.matching.bootstrap import Bootstrap  # noqa: E402
@@ -52,6 +53,13 @@ class Data:
     person: np.ndarray
     effect: np.ndarray
     chance: np.ndarray
+
+    @property
+    def before(self) -> np.ndarray:
+        """The outcome in two months before (n, 2): what a covariate says of its level, and noise."""
+        rng = generator(int(1e6 * abs(self.y.sum())) % 2**31, "before")
+        level = 0.4 * self.x[:, 0]
+        return level[:, None] + 0.5 * rng.normal(size=(len(self.y), 2))
 
 
 def _expit(index):
@@ -152,6 +160,10 @@ MATCHES: dict[str, dict] = {
     "six classes of the score": {"how": "subclass", "subclasses": 6},
     "coarsened covariates": {"how": "cem", "cutpoints": 4},
     "kernel": {"how": "kernel"},
+    "radius": {"how": "radius"},
+    "ridge": {"how": "ridge"},
+    "optimal pairs": {"how": "optimal", "caliper": 0.2},
+    "robust Mahalanobis, with replacement": {"how": "nearest", "replace": True, "distance": "robust_mahalanobis"},
 }
 STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     "1:1 with replacement": (
@@ -176,6 +188,10 @@ STEPS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "coarsened covariates": (("means", "influence"), ("bias_corrected", "influence"), ("gcomputation", "influence")),
     "kernel": (("means", "influence"), ("bias_corrected", "influence"), ("gcomputation", "influence")),
+    "radius": (("means", "influence"), ("bias_corrected", "influence"), ("gcomputation", "influence")),
+    "ridge": (("means", "influence"), ("bias_corrected", "influence")),
+    "optimal pairs": (("means", "influence"), ("gcomputation", "influence"), ("gcomputation", "pair_cluster")),
+    "robust Mahalanobis, with replacement": (("means", "influence"), ("bias_corrected", "influence")),
 }  # fmt: skip
 THIN = (
     ("1:1 with replacement", "means", "influence"), ("1:1 with replacement", "bias_corrected", "influence"),
@@ -193,10 +209,17 @@ FOR_ALL = (
 )  # fmt: skip
 WEIGHTS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "att": (("ipw", ("means", "regression", "gcomputation", "aipw")), ("entropy", ("means", "gcomputation", "aipw")),
-            ("cbps", ("means", "gcomputation"))),
-    "ate": (("ipw", ("means", "gcomputation", "aipw")), ("entropy", ("means", "aipw"))),
+            ("cbps", ("means", "gcomputation")), ("cbps over", ("means",)), ("stable", ("means",)),
+            ("lasso", ("aipw",))),
+    "atc": (("ipw", ("means", "gcomputation", "aipw")), ("entropy", ("means",))),
+    "ate": (("ipw", ("means", "gcomputation", "aipw")), ("entropy", ("means", "aipw")), ("cbps", ("means",)),
+            ("stable", ("means",))),
     "ato": (("ipw", ("means", "gcomputation")),),
+    "atm": (("ipw", ("means",)),),
 }  # fmt: skip
+ALL_TARGETS = ("linear", "curved", "thin")
+KEYS = hash_ids(1, map(str, range(2_000)))
+CBPS_OVER = {"how": "cbps", "over": True}
 DRAWS = 60
 Row = tuple[str, str, str, str, float, float]
 
@@ -207,10 +230,10 @@ def answers(name: str, data: Data, number: int, boot: bool) -> Iterator[Row]:
     clustered = len(np.unique(data.person)) < len(data.person)
     shared = {"score": score.linear, "covariates": data.x, "person": data.person}
     asked = [(kind, "att", *step) for kind, steps in STEPS.items() for step in steps]
-    if name in ("linear", "curved"):
-        asked += [(kind, "ate", *step) for kind, *step in FOR_ALL]
     if name.startswith("thin"):
         asked = [(kind, "att", *step) for kind, *step in THIN]
+    if name in ALL_TARGETS:
+        asked += [(kind, target, *step) for target in ("atc", "ate") for kind, *step in FOR_ALL]
     made: dict[tuple[str, str], object] = {}
     for kind, target, model, errors in asked:
         if clustered and errors.startswith("abadie_imbens"):
@@ -219,18 +242,26 @@ def answers(name: str, data: Data, number: int, boot: bool) -> Iterator[Row]:
             if (kind, target) not in made:
                 made[kind, target] = match(data.treated, target=target, **MATCHES[kind], **shared)
             yield answer(data, made[kind, target], kind, target, model, errors, score)
+            if kind == "1:1 with replacement" and (target, model, errors) == ("att", "bias_corrected", "influence"):
+                yield answer(data, made[kind, target], kind, target, model, errors, score, before=True)
         except DesignError:
             yield kind, target, model, errors, np.nan, np.nan
     for target, methods in WEIGHTS.items():
-        if name not in ("linear", "curved") and target != "att":
+        if name not in ALL_TARGETS and target != "att":
             continue
-        for how, models in methods if not name.startswith("thin") else methods[:2]:
+        for how, models in methods:
+            more = {"lasso": {"how": "ipw", "model": "lasso", "key": KEYS[data.person]}, "cbps over": CBPS_OVER}
             try:
-                weights = weigh(data.treated, data.logit, how=how, target=target)
+                weights = weigh(data.treated, data.logit, target=target, **more.get(how, {"how": how}))
             except DesignError:
                 continue
             for model in models:
                 yield answer(data, weights, how, target, model, "influence", score)
+            if target == "att" and how == "ipw":
+                yield answer(data, weights, how, target, "aipw", "influence", score, before=True)
+                if name == "curved":
+                    yield answer(data, weights, how, target, "gcomputation", "influence", score, family="logit")
+                    yield answer(data, weights, how, target, "aipw", "influence", score, family="logit")
             if how == "ipw":
                 yield answer(data, weights, how, target, "means", "HC0", score)
             if boot and how == "ipw" and target == "att":
@@ -238,7 +269,16 @@ def answers(name: str, data: Data, number: int, boot: bool) -> Iterator[Row]:
 
 
 def answer(
-    data: Data, adjustment, kind: str, target: str, model: str, errors: str, score: Score, number: int = 0
+    data: Data,
+    adjustment,
+    kind: str,
+    target: str,
+    model: str,
+    errors: str,
+    score: Score,
+    number: int = 0,
+    before: bool = False,
+    family: str = "linear",
 ) -> Row:
     x = np.column_stack([np.ones(len(data.y)), data.x])
     more = {}
@@ -251,12 +291,15 @@ def answer(
             lambda count: weigh(data.treated, data.logit, how=kind, target=target, base=count, account=False),
             draws=DRAWS, seed=number, kind="bayesian",
         )  # fmt: skip
+    if before:
+        more |= {"before": data.before, "before_observed": np.ones(data.before.shape, bool)}
     found = estimate(
         adjustment, data.y[:, None], np.ones((len(x), 1), bool), x, model=model, errors=errors, person=data.person,
-        score=None if kind.startswith(("Mahalanobis", "coarsened")) else score, **more,
+        family=family, score=None if kind.startswith(("Mahalanobis", "robust", "coarsened")) else score, **more,
     )  # fmt: skip
     se = float(np.sqrt(found.uncertainty.vcov[0, 0]))
     status = "" if admissible(adjustment, model, errors) == "valid" else " (by name)"
+    model += (", change since before" if before else "") + (f", {family}" if family != "linear" else "")
     return kind, target, model, se_kind(adjustment, errors) + status, float(found.estimate[0]), se
 
 
