@@ -190,11 +190,12 @@ def _settings(made):
 def test_matches_agree_exactly_on_a_value_that_changes():
     made = protocol(exact=', "household"')
     found = cut(made, ROWS)
-    from evalkit.analyses.matching import _fit, _match
+    from evalkit.analyses.adjusting import fit_start
+    from evalkit.analyses.matching import matched
 
     settings = _settings(made)
-    fitted = _fit(found, settings)
-    pairs = _match(fitted.candidates, settings)
+    fitted = fit_start(found, settings.exact)
+    pairs = matched(found, settings, fitted).pairs
     kinds = found.group("household", (), fitted.entries)
     assert len(pairs.treated) > 10
     assert np.array_equal(kinds.codes[pairs.treated], kinds.codes[pairs.control])

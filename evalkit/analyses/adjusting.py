@@ -42,13 +42,13 @@ class Placebo(Frozen):
     margin: float = Field(default=0.03, gt=0)
 
 
-class Adjusting(Frozen):
-    """What matching and weighting have in common: for whom, the outcome step, the standard error, the checks.
+class Estimating(Frozen):
+    """How an effect is estimated once the groups are alike: for whom, the outcome step, the standard error.
 
     ``estimand``: whose average effect. ``outcome_model``: what is done with the outcomes of the groups that are made
     alike; each way has its own default. ``family``: of the regressions. ``errors``: the standard error by name;
     ``draws`` of the bootstrap. ``before``: months before time zero whose mean is subtracted from every outcome
-    (conditional difference-in-differences); 0 for none. ``placebo``, ``sensitivity``: how much could be wrong.
+    (conditional difference-in-differences); 0 for none.
     """
 
     estimand: Literal["att", "atc", "ate", "ato", "atm"] = "att"
@@ -57,6 +57,11 @@ class Adjusting(Frozen):
     errors: ErrorName = "influence"
     draws: int = Field(default=999, ge=50, le=20_000)
     before: int = Field(default=0, ge=0, le=120)
+
+
+class Adjusting(Estimating):
+    """What matching and weighting have in common; ``placebo``, ``sensitivity``: how much could be wrong."""
+
     placebo: Placebo | None = None
     sensitivity: tuple[Doubt, ...] = ()
 
@@ -88,7 +93,7 @@ class Fitted:
         )
 
 
-def common_faults(study: Study, settings: Adjusting) -> list[Fault]:
+def common_faults(study: Study, settings: Estimating) -> list[Fault]:
     """What the settings ask that this study cannot give, whichever way the groups are made alike.
 
     ``matching.versus``: "never" would condition on the future. ``matching.no_history``: no outcome of the study exists

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from evalkit.analyses.adjusted import Way, outcomes_of, profiles_of
-from evalkit.analyses.adjusting import Adjusting, Fitted, codes_of, common_faults
+from evalkit.analyses.adjusting import Estimating, Fitted, codes_of, common_faults
 from evalkit.analyses.described import describe
 from evalkit.analyses.matching import Caliper, matched
 from evalkit.analyses.matching import Settings as MatchingSettings
@@ -29,7 +29,7 @@ HIDDEN = ("support", "balance", "balance_significant")
 """Findings on one pair that withhold its result."""
 
 
-class Settings(Adjusting):
+class Settings(Estimating):
     """Nearest neighbours on the chance of one instrument among those in either, for every two of them.
 
     ``support``: who counts: starters with a counterpart in their own comparison (``pair``), or in every comparison
@@ -37,6 +37,7 @@ class Settings(Adjusting):
     ``replace``: as for matching.
     """
 
+    estimand: Literal["att"] = "att"
     support: Literal["pair", "joint"] = "pair"
     exact: tuple[str, ...] | None = None
     caliper: Caliper | None = Caliper(width=0.2)
@@ -64,9 +65,6 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
     wrong = common_faults(study, settings)
     if not study.treatment.others:
         wrong.append(Fault("pairwise.no_others", {}, study.path.name))
-    if settings.estimand != "att":
-        params = {"estimand": settings.estimand, "how": "pairwise", "known": "att"}
-        wrong.append(Fault("matching.estimand", params, study.path.name))
     return wrong
 
 

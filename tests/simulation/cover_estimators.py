@@ -221,6 +221,27 @@ ALL_TARGETS = ("linear", "curved", "thin")
 KEYS = hash_ids(1, map(str, range(2_000)))
 CBPS_OVER = {"how": "cbps", "over": True}
 DRAWS = 60
+HEAD = """# Coverage of estimators
+
+Does the 95 % interval of every outcome step, with every standard error that goes with it, hold the effect in 95 of
+100 samples? Written by `make coverage`: {reps} replications a design ({boot} for the bootstrap, {draws} draws
+each), samples of 700 to 1,000 rows, the true effect from a draw of four million. A row is marked **outside** when
+the 99 % Wilson interval of its coverage lies wholly outside 93-97 %, with the reason: bias (in standard deviations
+of the estimate), or the standard error against that deviation. "By name": not a default, and not called valid. What
+the table says: [coverage](coverage.md#estimators-one-by-one).
+
+| design | what it tests |
+|---|---|
+| linear | 1,000 people, good overlap, linear outcomes with unequal noise, an effect that differs by person |
+| curved | 1,000 people, a binary outcome; the start model has the curvature, the linear outcome regressions do not |
+| pilot | some 95 starters beside 700 rows of others, persons with several rows and a level of their own |
+| thin | 700 people of whom nearly half start: too few others for each to be used once |
+| thin_bent | the same with a curved outcome, which a linear correction does not repair |
+
+"Change since before": conditional difference-in-differences with two months before. "logit": the regressions by
+group are logits.
+
+"""
 Row = tuple[str, str, str, str, float, float]
 
 
@@ -380,7 +401,8 @@ def main() -> None:
         print(name, f"{time.perf_counter() - started:.0f} s", flush=True)
     text = "\n".join(lines)
     if given.out:
-        given.out.write_text(text)
+        head = HEAD.format(reps=f"{given.reps:,}", boot=given.boot, draws=DRAWS)
+        given.out.write_text(head + text.replace("### ", "## "), "utf-8")
     print(text)
 
 
