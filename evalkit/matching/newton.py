@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.errors import DesignError
+from evalkit.errors import DesignError, Fault
 
 Array = NDArray[np.float64]
 Likelihood = Callable[[Array], tuple[float, Array, Array]]
@@ -69,3 +69,22 @@ def maximise(
         if np.abs(theta[slopes]).max(initial=0.0) > LARGEST < moves(theta):
             break  # nearly collinear columns have large coefficients that cancel out: those are no separation
     raise separated(step)
+
+
+def pivots(gram: Array, names: Sequence[str], optional: int, smallest: float) -> NDArray[np.int64]:
+    """Columns with a pivot of their own, by Gaussian elimination on a scaled matrix of products.
+
+    A column without one follows from those before it: from column ``optional`` on it is left out, before it is refused
+    by name (``design.collinear``).
+    """
+    work = gram.copy()
+    kept: list[int] = []
+    for j in range(len(work)):
+        if work[j, j] < smallest:
+            if j < optional:
+                raise DesignError(Fault("design.collinear", {"column": names[j]}))
+            work[j, :] = work[:, j] = 0.0
+            continue
+        kept.append(j)
+        work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
+    return np.array(kept)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from evalkit.design import Design
 from evalkit.errors import DesignError, Fault
 from evalkit.kernels import logit
-from evalkit.matching.newton import maximise
+from evalkit.matching.newton import maximise, pivots
 
 Array = NDArray[np.float64]
 
@@ -102,7 +102,7 @@ def back_transform(p: int, shared: tuple[Array, Array, Array], own: tuple[Array,
 
 
 def independent(information: Array, names: tuple[str, ...], first_of_time: int) -> NDArray[np.int64]:
-    """Columns with a pivot of their own, by Gaussian elimination on the scaled information.
+    """Columns with a pivot of their own, on the scaled information, see :func:`pivots`.
 
     Row-level dummies (elapsed month, quarter) that follow from the columns before them are left out: the model stays
     the same. A covariate that does is refused by name.
@@ -111,17 +111,7 @@ def independent(information: Array, names: tuple[str, ...], first_of_time: int) 
     constant = np.flatnonzero(scale == 0)
     if len(constant):
         raise DesignError(Fault("design.constant_column", {"column": names[constant[0]]}))
-    work = information / np.outer(scale, scale)
-    kept = []
-    for j in range(len(names)):
-        if work[j, j] < 1e-9:
-            if j < first_of_time:
-                raise DesignError(Fault("design.collinear", {"column": names[j]}))
-            work[j, :] = work[:, j] = 0.0
-            continue
-        kept.append(j)
-        work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
-    return np.array(kept)
+    return pivots(information / np.outer(scale, scale), names, first_of_time, 1e-9)
 
 
 def separated(step: Array, reach: Array, names: tuple[str, ...]) -> DesignError:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from evalkit.errors import DesignError, Fault
 from evalkit.matching.adjustment import Array, Mask, TargetName
+from evalkit.matching.newton import pivots
 
 PIVOT = 1e-9
 """A column of which a smaller share of the variance is its own follows from the columns before it."""
@@ -187,7 +188,7 @@ def problem(
         scale = np.concatenate([scale, np.sqrt(variance[varies])])
         z = np.concatenate([z, extra], axis=1)
         labels += [label for label, keep in zip(extra_labels, varies, strict=True) if keep]
-    kept = _independent(cross(z, base / base.sum()), ("",) + tuple(labels), first_derived=1 + p)
+    kept = pivots(cross(z, base / base.sum()), ("",) + tuple(labels), 1 + p, PIVOT)
     if len(kept) < z.shape[1]:
         z = np.ascontiguousarray(z[:, kept])
         labels = [labels[j - 1] for j in kept[1:]]
@@ -215,18 +216,3 @@ def _derived(
                 columns.append(z[:, i] * z[:, j])
                 labels.append(f"{names[i]} x {names[j]}")
     return (np.column_stack(columns) if columns else np.empty((len(z), 0))), labels
-
-
-def _independent(gram: Array, names: tuple[str, ...], first_derived: int) -> NDArray[np.int64]:
-    """Columns with a pivot of their own; a covariate without one is refused by name, a derived term left out."""
-    work = gram.copy()
-    kept: list[int] = []
-    for j in range(len(work)):
-        if work[j, j] < PIVOT:
-            if j < first_derived:
-                raise DesignError(Fault("design.collinear", {"column": names[j]}))
-            work[j, :] = work[:, j] = 0.0
-            continue
-        kept.append(j)
-        work[j + 1 :, :] -= np.outer(work[j + 1 :, j] / work[j, j], work[j, :])
-    return np.array(kept)
