@@ -63,6 +63,7 @@ class BalanceRow:
     sd_after: float | None = None
     ks_before: float | None = None
     ks_after: float | None = None
+    mean_treated_after: float | None = None
 
 
 def columns(design: Design) -> list[tuple[str, str]]:
@@ -135,6 +136,7 @@ def balance(
                 sd_after=None if share else float(np.sqrt(after.variance[j])),
                 ks_before=gaps[0][j],
                 ks_after=gaps[1][j],
+                mean_treated_after=float(kept.mean[j]),
             )
         )
     return tuple(rows)

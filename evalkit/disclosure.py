@@ -22,14 +22,20 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-BASE = 5
+from evalkit.disclosure_charts import BASE, last_of, protect_chart, rounded, to_base
+
 TINY = 1e-9
 VALUES = 3
 """A hidden count must leave a reader who adds and subtracts this many values at least."""
 SUPPRESSED = "suppressed"
 _EFFECT_KEYS = ("estimate", "std_error", "ci_low", "ci_high", "band_low", "band_high", "counterfactual")
-_COUNT_PARAMS = ("matched", "starters", "persons", "entries", "first", "last")
+_COUNT_PARAMS = ("matched", "starters", "persons", "entries", "first", "last", "support")
 """Parameters of findings that count people."""
+_SETTINGS = ("attention", "threshold")
+"""Parameters of findings that the study file sets: no data."""
+_SUPPORT = ("support", "support_comparison", "support_all")
+_NULL = ("placebo", "placebo_amount", "negative_control", "negative_control_amount")
+"""Findings that hold an estimate of their own, where there can be no effect."""
 _LIMITS = ("months", "width")
 """Whole numbers in checks that count nobody."""
 
@@ -83,11 +89,6 @@ class _Gate:
         return (max(self.minimum, shown - BASE // 2), shown + BASE // 2) if count else (0, 0)
 
 
-def to_base(value: float, base: int = BASE) -> int:
-    """The nearest multiple of the base, halves up."""
-    return int(math.floor(value / base + 0.5)) * base
-
-
 def protect(document: Mapping[str, Any]) -> Json:
     """The document as it may leave: the same shape, with nulls and statuses where something is hidden."""
     safe: Json = copy.deepcopy(dict(document))
@@ -106,32 +107,42 @@ def protect(document: Mapping[str, Any]) -> Json:
         _profile(profile, gate, unsafe.get(profile["id"], set()))
     names: dict[str, set[str]] = {}
     for table in (e for e in safe["exhibits"] if e["type"] == "table"):
-        names.setdefault(table["analysis"], set()).update(_table(table, gate))
-    for exhibit in safe["exhibits"]:
-        gone = names.get(exhibit["analysis"], set())
-        if exhibit["type"] == "chart":
-            _chart(exhibit, gate, gone)
-        elif exhibit["type"] == "table" and exhibit["id"] == "model":
-            _coefficients(exhibit, gate, gone)
-        elif exhibit["type"] == "note":
-            exhibit["params"] = _rounded_params(exhibit["params"])
+        hidden = _table(table, gate)
+        if table["id"] != "dropped":  # who fell out is few people often; the others' balance does not tell of them
+            names.setdefault(table["analysis"], set()).update(hidden)
+    safe["exhibits"] = [e for e in safe["exhibits"] if _exhibit(e, gate, names.get(e["analysis"], set()))]
     by_person = safe["study"]["protocol"].get("treatment", {}).get("cluster", "person") == "person"
     for finding in safe["findings"]:
         _finding(finding, gate, names.get(finding["analysis"], set()), by_person)
         if finding["code"] == "later_start":  # the sentence tells no more than the chart
-            finding["value"] = finding["params"]["share"] = _last_of(safe["exhibits"], finding)
+            finding["value"] = finding["params"]["share"] = last_of(safe["exhibits"], finding)
     rules["hidden"] = sum(gate.hidden.values())
     rules["ledger"] = [f"{where}: {count}" for where, count in sorted(gate.hidden.items())]
     return safe
 
 
-def _rounded(value: float | None, decimals: int) -> float | None:
-    """Rounded, without minus zero."""
-    return None if value is None else round(value, decimals) + 0
+def _exhibit(exhibit: Json, gate: _Gate, gone: Collection[str]) -> bool:
+    """Protect what does not stand on its own: charts, coefficients, notes. False where nothing of it may be shown."""
+    if exhibit["type"] == "chart":
+        protect_chart(exhibit, gate, gone)
+    elif exhibit["type"] == "note":
+        params = exhibit["params"]
+        exhibit["params"] = _rounded_params(params)
+        if exhibit["key"] == "estimand_narrowed":
+            share = gate.share(params["share"], params.get("starters"))
+            if share is None:
+                gate.hide("notes")
+                return False
+            exhibit["params"] |= {"share": rounded(share, 3), "starters": gate.count(params["starters"], "notes")}
+    elif exhibit["id"] == "model":
+        _coefficients(exhibit, gate, gone)
+    elif any(column["key"] == "like" for column in exhibit["columns"]):
+        _blank(exhibit, gate, {i for i, row in enumerate(exhibit["rows"]) if row["like"] in gone}, ("stat",))
+    return True
 
 
 def _rounded_params(params: Mapping[str, Any]) -> Json:
-    return {k: _rounded(v, 2) if isinstance(v, float) else v for k, v in params.items()}
+    return {k: rounded(v, 2) if isinstance(v, float) else v for k, v in params.items()}
 
 
 def _is_number(value: Any) -> bool:
@@ -194,7 +205,7 @@ def _check(check: Json, gate: _Gate) -> None:
             else:
                 _counted(arm, gate)
     elif check["share"]:
-        check["share"] = _rounded(check["share"], 2)
+        check["share"] = rounded(check["share"], 2)
     params = check["params"].items()
     whole = {k for k, v in params if isinstance(v, int) and not isinstance(v, bool) and k not in _LIMITS}
     check["params"] = _rounded_params(
@@ -209,27 +220,53 @@ def _counted(cell: Json, gate: _Gate) -> None:
     if cell["count"] is None:
         cell["share"] = None
     elif share:
-        cell["share"] = _rounded(gate.share(share, round(count / share)), 2)
+        cell["share"] = rounded(gate.share(share, round(count / share)), 2)
 
 
 def _finding(finding: Json, gate: _Gate, gone: Collection[str], by_person: bool) -> None:
     params = finding["params"]
-    finding["value"] = _rounded(finding["value"], 2)
-    finding["params"] = _rounded_params(params) | {
-        key: gate.count(params[key], "findings") for key in _COUNT_PARAMS if _is_number(params.get(key))
-    }
-    if finding["code"] == "support":  # the share of starters outside support is a share of people as any other
-        share, starters = params.get("share"), params.get("starters")
-        shown = None if share is None else _rounded(gate.share(share, starters), 3)
+    value = finding["value"]
+    finding["value"] = rounded(value, 2)
+    finding["params"] = (
+        _rounded_params(params)
+        | {key: gate.count(params[key], "findings") for key in _COUNT_PARAMS if _is_number(params.get(key))}
+        | {key: params[key] for key in _SETTINGS if key in params}
+    )
+    if finding["code"] in _SUPPORT:  # the share of people outside support is a share of people as any other
+        share, asked = params.get("share"), params.get("starters", params.get("entries"))
+        shown = None if share is None else rounded(gate.share(share, asked), 3)
         finding["value"] = finding["params"]["share"] = shown
         if shown is None:
             gate.hide("findings")
             finding["params"] |= {"matched": None}
     elif finding["code"] == "few_clusters" and by_person:
         finding["value"] = finding["params"]["clusters"] = gate.count(finding["value"], "findings")
+    elif finding["code"] in _NULL:
+        _null(finding, params, value, gate)
+    elif finding["code"] == "weights_concentrated":  # the largest weight of few people is that of one of them
+        finding["params"]["count"] = gate.count(params.get("count"), "findings")
+        if finding["params"]["count"] is None:
+            finding["value"] = finding["params"]["share"] = None
     elif params.get("variable") in gone:
         finding["value"] = None
-        finding["params"] |= {key: None for key, value in params.items() if isinstance(value, float)}
+        finding["params"] |= {k: None for k, v in params.items() if isinstance(v, float) and k not in _SETTINGS}
+
+
+def _null(finding: Json, params: Mapping[str, Any], value: float | None, gate: _Gate) -> None:
+    """An estimate where there can be no effect: shown as an effect is, and not of few people.
+
+    For amounts the margin is a part of what the comparison group has, and goes with the estimate.
+    """
+    fraction = params.get("unit") == "fraction"
+    decimals = 3 if fraction else 2
+    hidden = "support" in params and gate.small(params["support"])
+    data = [key for key in ("estimate", "low", "high", *([] if fraction else ["margin"])) if key in params]
+    finding["value"] = None if hidden else rounded(value, decimals)
+    finding["params"] |= {key: None if hidden else rounded(params[key], decimals) for key in data}
+    if "margin" in data:
+        finding["threshold"] = None if hidden else rounded(finding["threshold"], decimals)
+    if hidden:
+        gate.hide("findings")
 
 
 # -- profiles -------------------------------------------------------------------------------------------------------
@@ -283,10 +320,10 @@ def _profile(profile: Json, gate: _Gate, unsafe: Collection[int]) -> None:
         row["n_treated"], row["n_comparison"] = (gate.count(n, "numbers") for n in (n1, n0))
     for row in profile["cumulated"]:
         for key in ("estimate", "band_low", "band_high"):
-            row[key] = None if row["month"] in unsafe else _rounded(row[key], 2 if fraction else decimals)
+            row[key] = None if row["month"] in unsafe else rounded(row[key], 2 if fraction else decimals)
     for row in profile["summary"]:
         for key in ("estimate", "std_error", "set_low", "set_high"):
-            row[key] = _rounded(row[key], 2 if unsafe else 3 if fraction else decimals)
+            row[key] = rounded(row[key], 2 if unsafe else 3 if fraction else decimals)
     if small:
         profile["cumulated"], profile["lock_in"] = [], None
         for row in profile["summary"]:
@@ -304,9 +341,9 @@ def _month(row: Json, gate: _Gate, decimals: int, fraction: bool) -> None:
         else:
             level = gate.share(row["estimate"] + without, row["n_treated"])
     for key in _EFFECT_KEYS:
-        row[key] = _rounded(row[key], decimals + 1 if key == "std_error" else decimals)
+        row[key] = rounded(row[key], decimals + 1 if key == "std_error" else decimals)
     if fraction:
-        row["counterfactual"] = None if level is None else _rounded(level - row["estimate"], decimals)
+        row["counterfactual"] = None if level is None else rounded(level - row["estimate"], decimals)
 
 
 # -- tables ---------------------------------------------------------------------------------------------------------
@@ -364,10 +401,10 @@ def _cell(value: float, column: Json, row: Json, share: bool, gate: _Gate) -> fl
             return None
         return to_base(value) if not gate.small(value) else None
     if role not in ("share", "mean", "stat") or not below:
-        return _rounded(value, 2)
+        return rounded(value, 2)
     if role == "share" and share:
-        return _rounded(gate.share(value, row[below]), 3)
-    return None if gate.small(row[below]) else _rounded(value, 2)
+        return rounded(gate.share(value, row[below]), 3)
+    return None if gate.small(row[below]) else rounded(value, 2)
 
 
 def _second(
@@ -423,71 +460,18 @@ def _coefficients(table: Json, gate: _Gate, gone: Collection[str]) -> None:
     So does the intercept, which stands for the reference levels.
     """
     factors = {name.split(":")[0] for name in gone}
-    hidden = []
-    for i, row in enumerate(table["rows"]):
-        name = str(row["variable"])
-        if factors and (name.split(":")[0] in factors or name == "intercept"):
-            for column in table["columns"]:
-                if _is_number(row[column["key"]]):
-                    row[column["key"]] = None
-                    hidden.append([i, column["key"], SUPPRESSED])
-                    gate.hide(table["id"])
-    table["hidden"] = sorted(table["hidden"] + hidden)
+    if factors:
+        names = [str(row["variable"]) for row in table["rows"]]
+        told = {i for i, name in enumerate(names) if name.split(":")[0] in factors or name == "intercept"}
+        _blank(table, gate, told, [column["role"] for column in table["columns"]])
 
 
-# -- charts ---------------------------------------------------------------------------------------------------------
-
-
-def _chart(chart: Json, gate: _Gate, gone: Collection[str]) -> None:
-    named = any(isinstance(value, str) for value in chart["x"])
-    for line in chart["series"]:
-        support = line["support"] or [None] * len(line["y"])
-        small = [n is not None and gate.small(n) for n in support]
-        if named:
-            small = [hide or name in gone for hide, name in zip(small, chart["x"], strict=True)]
-        elif chart["mark"] == "area" and any(small):  # an empty bin shown as such says that a hidden one is not empty
-            small = [hide or n == 0 for hide, n in zip(small, support, strict=True)]
-        whole = _whole(chart, line, support)
-        decimals = 3 if chart["unit"] == "points" else 2
-        if chart["unit"] == "share" and chart["mark"] != "area" and whole:  # nor those who are not in the share
-            rest = [v is not None and gate.small(whole - round(v * whole)) for v in line["y"]]
-            small = [a or b for a, b in zip(small, rest, strict=True)]
-        for key in ("y", "low", "high"):
-            line[key] = [_point(v, hide, whole, decimals) for v, hide in zip(line[key], small, strict=False)]
-        for _ in filter(None, small):
-            gate.hide(chart["id"])
-        line["support"] = []
-    chart["x"] = [_rounded(v, 2) if isinstance(v, float) else v for v in chart["x"]]
-
-
-def _whole(chart: Json, line: Json, support: list[Any]) -> float:
-    """How many people the shares of a line are shares of; zero where they are not shares of counted people.
-
-    The bins of an area add up; points of another line each have their own share, so the last one tells.
-    """
-    if chart["unit"] != "share" or not line["support"]:
-        return 0
-    if chart["mark"] == "area":
-        return float(sum(n or 0 for n in support))
-    known = [(n, y) for n, y in zip(support, line["y"], strict=True) if n and y]
-    return float(round(known[-1][0] / known[-1][1])) if known else 0
-
-
-def _point(value: float | None, hide: bool, whole: float, decimals: int = 2) -> float | None:
-    """A point, rounded; a share of ``whole`` people is rounded as its count would be."""
-    if value is None or hide:
-        return None
-    if whole:
-        return _rounded(min(1.0, to_base(value * whole) / (to_base(whole) or BASE)), 3)
-    return _rounded(value, decimals)
-
-
-def _last_of(exhibits: Iterable[Json], finding: Json) -> float | None:
-    """The last point of the chart of the same name and analysis, None where it is hidden."""
-    for exhibit in exhibits:
-        if (exhibit["type"], exhibit["analysis"]) != ("chart", finding["analysis"]):
-            continue
-        if exhibit["id"] == finding["code"]:
-            last: float | None = exhibit["series"][0]["y"][-1]
-            return last
-    return None
+def _blank(table: Json, gate: _Gate, rows: Collection[int], roles: Collection[str]) -> None:
+    """Empty the numbers of these rows in the columns with these roles."""
+    for i in sorted(rows):
+        for column in table["columns"]:
+            if column["role"] in roles and _is_number(table["rows"][i][column["key"]]):
+                table["rows"][i][column["key"]] = None
+                table["hidden"].append([i, column["key"], SUPPRESSED])
+                gate.hide(table["id"])
+    table["hidden"].sort()

@@ -14,11 +14,17 @@ import numpy as np
 
 from evalkit.balance import BalanceRow, holm
 from evalkit.effects import EffectProfile
-from evalkit.exhibits import Analysis, Finding, Verdict
+from evalkit.exhibits import Analysis, Finding, Note, Verdict
 from evalkit.sensitivity.placebo import placebo_equivalence
 from evalkit.study import Gate
 
 _ORDER: dict[str, int] = {"pass": 0, "info": 0, "warn": 1, "fail": 2}
+_DOUBTS = (
+    "e_value", "robustness", "benchmarks", "rosenbaum", "rosenbaum_barely", "rosenbaum_none", "rosenbaum_not_pairs",
+    "rosenbaum_no_difference", "simulated_confounder", "simulated_none",
+)  # fmt: skip
+"""Exhibits and findings that are reckoned from the estimate that leads: it can be read from them."""
+_CONTROLS = ("negative_control", "negative_control_amount")
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,20 @@ def _name(row: BalanceRow) -> str:
     return f"{row.variable}:{row.level}" if row.level else row.variable
 
 
-def support_finding(matched: int, starters: int, gate: Gate) -> Finding:
-    """Share of starters with a match inside the caliper."""
+def support_finding(matched: int, starters: int, gate: Gate, target: str = "att") -> Finding:
+    """Share of those asked for who have somebody like them.
+
+    ``target`` says who they are: starters (``att``), comparison entries (``atc``) or all entries (any other), and
+    ``starters`` counts them.
+    """
     share = matched / starters if starters else 0.0
     verdict: Verdict = "pass" if share >= gate.support_min else "fail"
-    params = {"share": share, "matched": matched, "starters": starters}
-    return Finding("support", "", verdict, share, gate.support_min, params)
+    if target == "att":
+        params = {"share": share, "matched": matched, "starters": starters}
+        return Finding("support", "", verdict, share, gate.support_min, params)
+    params = {"share": share, "matched": matched, "entries": starters}
+    code = "support_comparison" if target == "atc" else "support_all"
+    return Finding(code, "", verdict, share, gate.support_min, params)
 
 
 def follow_up_finding(outcome: str, treated: float, comparison: float, horizon: int) -> Finding:
@@ -110,7 +124,8 @@ def placebo_finding(profile: EffectProfile, outcome: str, margin: float) -> Find
     found = placebo_equivalence(mean @ profile.estimate[used], vcov, margin, df=profile.df)
     value = float(found.estimate[0])
     params: dict[str, object] = {"estimate": value, "low": float(found.low[0]), "high": float(found.high[0])}
-    params |= {"margin": margin, "months": len(used), "unit": profile.estimand.unit}
+    support = min(int(profile.n_treated[used].min()), int(profile.n_comparison[used].min()))
+    params |= {"margin": margin, "months": len(used), "unit": profile.estimand.unit, "support": support}
     code = "placebo" if profile.estimand.unit == "fraction" else "placebo_amount"
     return Finding(code, outcome, "pass" if found.passes else "fail", value, margin, params)
 
@@ -130,11 +145,29 @@ def judge(analysis: Analysis, show_anyway: str) -> tuple[Judgement, ...]:
 
 
 def withhold(analysis: Analysis, judgements: Sequence[Judgement]) -> Analysis:
-    """The analysis with the profiles of failed outcomes emptied (status ``withheld``)."""
+    """The analysis with the profiles of failed outcomes emptied (status ``withheld``), and what tells of them left out.
+
+    What rests on the leading estimate (E-values, bounds, simulated confounders) goes with it; negative controls go
+    when every outcome does. The placebo stays: it looks at the months before, which is design.
+    """
     hidden = {j.outcome for j in judgements if j.analysis == analysis.id and j.withheld}
-    return replace(
-        analysis, profiles=tuple(emptied(p) if p.labels["outcome"] in hidden else p for p in analysis.profiles)
-    )
+    if not hidden:
+        return analysis
+    exhibits, findings = analysis.exhibits, analysis.findings
+    if _lead(analysis) in hidden:
+        exhibits = tuple(e for e in exhibits if (e.key if isinstance(e, Note) else e.id) not in _DOUBTS)
+        findings = tuple(f for f in findings if f.code not in _DOUBTS)
+    if hidden >= {profile.labels["outcome"] for profile in analysis.profiles}:
+        findings = tuple(f for f in findings if f.code not in _CONTROLS)
+    profiles = tuple(emptied(p) if p.labels["outcome"] in hidden else p for p in analysis.profiles)
+    return replace(analysis, profiles=profiles, exhibits=exhibits, findings=findings)
+
+
+def _lead(analysis: Analysis) -> str:
+    """The outcome that the sensitivity of an analysis is about: the first primary one, else the first."""
+    whole = (p for p in analysis.profiles if p.labels.get("primary") == "true" and not p.labels.get("subgroup"))
+    lead = next(whole, analysis.profiles[0] if analysis.profiles else None)
+    return "" if lead is None else lead.labels["outcome"]
 
 
 def emptied(profile: EffectProfile) -> EffectProfile:

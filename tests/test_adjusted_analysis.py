@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from evalkit import simulate
 from evalkit.analyses import method as module_of
 from evalkit.analyses.adjusted import focal
 from evalkit.analyses.adjusting import columns_of, fit_start, regressors
+from evalkit.analyses.matching import Settings, matched
 from evalkit.effects import generator
 from evalkit.errors import StudyError
 from evalkit.matching import estimate, weigh
 from evalkit.run import bind_all
+from evalkit.study import parse
 
 TOWN = replace(simulate.SMALL, entry_days="any", start_rate=0.05)
 KEYS = dict(
@@ -166,19 +169,52 @@ def test_the_order_of_rows_changes_nothing(town, method):
         assert np.array_equal(one.std_error, two.std_error)
 
 
+def changes(town, settings, **keys):
+    """A run whose primary outcome is a state."""
+    made = protocol(**(KEYS | {"jobs": True, "settings": settings} | keys))
+    text = made.text.replace('source = "exit:work"\nprimary = true', 'source = "exit:work"')
+    text = text.replace('source = "state:work"\n', 'source = "state:work"\nprimary = true\n')
+    study_ = parse(text, Path("study.toml"))
+    sample = cut(study_, town)
+    return sample, module_of("matching").run(sample, bind_all(study_)[0], generator(1, "main"), "main")
+
+
 def test_changes_since_before(town):
     """Conditional difference-in-differences: only what exists before time zero, and less its own mean there."""
-    sample, analysis = run(town, settings="before = 6")
+    sample, analysis = changes(town, "before = 6")
     profiles = whole(analysis)
     assert set(profiles) == {"on_benefit", "in_work"}
     assert {p.estimand.identification for p in profiles.values()} == {"conditional_parallel_trends"}
     assert "no_history_left_out" in notes(analysis)
     _, level = run(town)
-    entries = sample.entries
-    before, seen = sample.before("in_work", entries, 6)
+    before, seen = sample.before("in_work", sample.entries, 6)
     assert seen.any() and before[seen].mean() > 0.1  # there is something to subtract
     gap = np.abs(profiles["in_work"].estimate - whole(level)["in_work"].estimate)
     assert gap.max() > 1e-3
+
+
+def test_the_level_beside_a_change(town):
+    """The counterfactual of a change is shown as a level: starters' mean before plus the change of the comparison."""
+    sample, analysis = changes(town, "before = 2", eligibility="elapsed = [3, 23]")
+    changed = whole(analysis)["in_work"]
+    fitted = fit_start(sample, sample.time_names)
+    matching = matched(sample, Settings(), fitted)
+    starters = np.flatnonzero(matching.population > 0)
+    y, _ = sample.outcome("in_work", fitted.entries.take(starters))
+    _, seen = sample.before("in_work", fitted.entries.take(starters), 2)
+    assert seen.all()  # so far into a spell the months before lie within the window
+    assert np.allclose(changed.counterfactual + changed.estimate, y.mean(axis=0), atol=1e-12)
+
+
+def test_weights_within_a_subgroup_that_is_a_covariate(town):
+    subgroups = '[[subgroup]]\nname = "sex"\n'
+    for settings in ('how = "entropy"', 'how = "ipw"'):
+        _, analysis = run(town, "weighting", settings=settings, subgroups=subgroups)
+        groups = {p.labels["subgroup"] for p in analysis.profiles if p.labels.get("subgroup")}
+        assert len(groups) == 2 and not notes(analysis) & {"subgroup_empty", "subgroup_fails"}
+    near = 'distance = "mahalanobis"\ncaliper = { width = 100, unit = "raw" }'
+    _, analysis = run(town, settings=near, subgroups=subgroups)
+    assert len({p.labels["subgroup"] for p in analysis.profiles if p.labels.get("subgroup")}) == 2
 
 
 def test_placebo_months(town):
@@ -226,7 +262,12 @@ def test_doubts(town):
     assert any(row["like"] == "sex:v" or str(row["like"]).startswith("sex:") for row in simulated)
     strong = next(row for row in simulated if row["like"] == "what.strong_confounder")
     assert strong["outcome_effect"] > 1.5 and strong["selection_effect"] > 1.5
-    assert strong["estimate"] < 100 * effect  # it works upwards on both, so without it less is left
+    neutral = next(row for row in simulated if row["like"] == "what.neutral_confounder")
+    assert abs(neutral["selection_effect"] - 1) < 0.2
+    assert strong["estimate"] < neutral["estimate"]  # it works upwards on both, so without it less is left
+    widths = [row["adjusted_high"] - row["adjusted_low"] for row in exhibit(analysis, "benchmarks").rows]
+    own = 100 * 2 * 1.959964 * float(lead.std_error[-1])
+    assert all(0.9 < width / own < 1.1 for width in widths)  # intervals are those of the analysis, not of least squares
 
 
 def test_who_fell_out_is_told(town):
@@ -292,12 +333,21 @@ def test_what_cannot_be_is_refused_before_any_data_are_read(method, settings, co
     assert code in {fault.code for fault in error.value.faults}
 
 
-def test_changes_need_an_outcome_that_exists_before():
-    made = protocol(**(KEYS | {"settings": "before = 6", "outcomes": ""}))
-    kept = tuple(o for o in made.outcomes if o.kind == "event")
+def test_changes_need_a_primary_outcome_that_exists_before():
     with pytest.raises(StudyError) as error:
-        bind_all(made.model_copy(update={"outcomes": kept}))
+        bind_all(protocol(**(KEYS | {"settings": "before = 6", "jobs": True})))
     assert {fault.code for fault in error.value.faults} == {"matching.no_history"}
+
+
+def test_a_word_that_does_not_exist_where_a_list_may_stand():
+    for method, settings, key in (
+        ("weighting", 'trim = "crumb"', "trim"),
+        ("matching", 'bandwidth = "wide"', "bandwidth"),
+    ):
+        with pytest.raises(StudyError) as error:
+            bind_all(protocol(**(KEYS | {"method": method, "settings": settings})))
+        (fault,) = error.value.faults
+        assert fault.code == "study.not_allowed" and key in fault.text() and "typing" not in fault.text()
 
 
 def test_focal_rows():

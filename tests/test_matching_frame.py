@@ -12,7 +12,7 @@ from causaldata import cps_mixtape, nsw_mixtape
 from scipy.special import expit
 from tolerances import REFERENCE
 
-from evalkit.errors import DataError, DesignError
+from evalkit.errors import DataError, DesignError, UsageError
 from evalkit.matching import match_frame, weight_frame
 
 FOLDER = Path(__file__).parent / "reference"
@@ -180,3 +180,35 @@ def test_a_caliper_nobody_meets():
     frame = invented()
     with pytest.raises(DesignError, match="nobody_matched"):
         match_frame(frame, treatment="joined", numeric=["age"], caliper=1e-12, unit="raw_linear")
+
+
+def test_a_draw_takes_its_own_columns():
+    """What is redone in a bootstrap draw looks at the cells of the people drawn."""
+    frame = invented()
+    made = match_frame(
+        frame, treatment="joined", numeric=["age"], categorical=["sex"], exact=["sex"], how="exact", id="id"
+    )
+    rows = np.random.default_rng(1).integers(0, len(frame), len(frame))
+    drawn = made.prepared.take(rows)
+    assert np.array_equal(drawn.codes(["sex"])[:, 0], made.prepared.codes(["sex"])[rows, 0])
+    assert np.array_equal(drawn.values(["work0"]), made.prepared.values(["work0"])[rows])
+    plain, again = (made.effect("work0", model="means", errors=e, draws=100) for e in ("influence", "bootstrap"))
+    assert np.array_equal(plain.estimate, again.estimate)
+    assert again.std_error[0] == pytest.approx(plain.std_error[0], rel=0.3)  # 100 draws: seven per cent, and rest
+
+
+@pytest.mark.parametrize("wrong", [{"errors": "bootstap"}, {"model": "mean"}])
+def test_words_that_do_not_exist(wrong):
+    made = match_frame(invented(), treatment="joined", numeric=["age"])
+    with pytest.raises(UsageError, match="choice"):
+        made.effect("work0", **wrong)
+    with pytest.raises(UsageError, match="choice"):
+        match_frame(invented(), treatment="joined", numeric=["age"], unit="sd_lin")
+    with pytest.raises(UsageError, match="choice"):
+        weight_frame(invented(), treatment="joined", numeric=["age"], how="entropie")
+
+
+def test_its_printed_form_holds_no_data():
+    frame = invented()
+    made = match_frame(frame, treatment="joined", numeric=["age"], categorical=["sex"], id="id")
+    assert "p0001" not in repr(made) and str(round(frame.age[0], 3)) not in repr(made)

@@ -38,6 +38,8 @@ LEAN = ("bias_corrected", "gcomputation", "regression")
 SE_KIND = {"influence": "influence function"}
 ALONE = ("pair_cluster", "abadie_imbens", "abadie_imbens_estimated")
 """Standard errors that are not summed within clusters."""
+NOBODY = {"design.nobody_matched", "design.no_treated", "design.no_controls", "design.no_common_support"}
+"""Faults that say that a group has nobody to compare."""
 NEIGHBOURS = 2
 """Rows of the same arm with the nearest score, among which Abadie and Imbens find the spread of outcomes."""
 
@@ -207,6 +209,8 @@ def profiles_of(
         if way.settings.before:
             more["before"], more["before_observed"] = sample.before(outcome.name, used, way.settings.before)
         effect = effect_of(sample, way, on, y, observed, **more)
+        if more:
+            effect = _with_level(effect, on.adjustment, observed, more["before"], more["before_observed"])
         profiles.append(
             make_profile(
                 sample,
@@ -216,7 +220,7 @@ def profiles_of(
                 effect,
                 observed,
                 population=POPULATION[adjustment.target],
-                identification="conditional_parallel_trends" if way.settings.before else "conditional_independence",
+                identification=_identification(way),
                 se_kind=way.kind(sample, adjustment),
                 restriction=restriction(fitted, adjustment),
                 subgroup=subgroup,
@@ -232,6 +236,22 @@ def profiles_of(
             params = {"first": int(numbers[0]), "last": int(numbers[-1]), "month": len(numbers)}
             findings.append(Finding("composition_varying", outcome.name, "warn", params=params))
     return tuple(profiles), tuple(findings)
+
+
+def _with_level(
+    effect: MonthlyEffect, adjustment: Adjustment, observed: NDArray[np.bool_], before: Array, seen: NDArray[np.bool_]
+) -> MonthlyEffect:
+    """The counterfactual as a level: the population's own mean before, plus the change without treatment."""
+    count = seen.sum(axis=1)
+    level = np.where(seen, before, 0.0).sum(axis=1) / np.maximum(count, 1)
+    weight = adjustment.population[:, None] * (observed & (count > 0)[:, None])
+    total = weight.sum(axis=0)
+    own = np.divide(level @ weight, total, out=np.full(len(total), np.nan), where=total > 0)
+    return replace(effect, counterfactual=effect.counterfactual + own)
+
+
+def _identification(way: Way) -> str:
+    return "conditional_parallel_trends" if way.settings.before else "conditional_independence"
 
 
 def focal(adjustment: Adjustment) -> NDArray[np.bool_]:
@@ -267,9 +287,15 @@ def _subgroups(
             part = fitted.take(np.flatnonzero(made.codes == number))
             name = f"{subgroup.name}={level}"
             try:
-                profiles += profiles_of(sample, way, part, way.adjust(part), outcomes, subgroup=name)[0]
-            except DesignError:
-                notes.append(Note("subgroup_empty", {"subgroup": name}, "warn"))
+                if way.method == "weighting":  # weights are estimated within the level
+                    rows = np.arange(len(part.entries))
+                    adjustment = adjust_part(way, part, part.treated, rows)
+                else:
+                    adjustment = way.adjust(part)
+                profiles += profiles_of(sample, way, part, adjustment, outcomes, subgroup=name)[0]
+            except DesignError as error:
+                nobody = {fault.code for fault in error.faults} <= NOBODY
+                notes.append(Note("subgroup_empty" if nobody else "subgroup_fails", {"subgroup": name}, "warn"))
     return profiles, tuple(notes)
 
 
@@ -318,11 +344,18 @@ def _placebo(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment) -
     for outcome in sample.study.outcomes:
         if not sample.has_history(outcome.name):
             continue
-        y, observed = sample.before(outcome.name, used, asked.months)
-        effect = effect_of(sample, way, on, y, observed)
+        base = way.settings.before  # changes are compared with the months before those of the placebo
+        y, observed = sample.before(outcome.name, used, asked.months + base)
+        more: dict[str, Any] = {}
+        if base:
+            more = {"before": y[:, :base], "before_observed": observed[:, :base]}
+        y, observed = y[:, base:], observed[:, base:]
+        if np.ptp(y[observed]) == 0 if observed.any() else True:
+            continue  # everybody had it, or nobody: such months say nothing
+        effect = effect_of(sample, way, on, y, observed, **more)
         profile = make_profile(
             sample, way.id, way.method, outcome, effect, observed, population=POPULATION[adjustment.target],
-            identification="conditional_independence", se_kind=way.kind(sample, adjustment),
+            identification=_identification(way), se_kind=way.kind(sample, adjustment),
         )  # fmt: skip
         level = float(np.nanmean(np.abs(effect.counterfactual))) if outcome.unit != "fraction" else 1.0
         findings.append(placebo_finding(profile, outcome.name, asked.margin * level))
@@ -357,6 +390,7 @@ def _negative_controls(sample: Sample, way: Way, fitted: Fitted, adjustment: Adj
         verdict = "warn" if low > 0 or high < 0 else "pass"
         params = {"outcome": profile.labels["outcome"], "month": int(profile.month[k]), "estimate": value}
         params |= {"low": low, "high": high, "unit": profile.estimand.unit}
+        params |= {"support": int(min(profile.n_treated[k], profile.n_comparison[k]))}
         code = "negative_control" if profile.estimand.unit == "fraction" else "negative_control_amount"
         findings.append(Finding(code, "", verdict, value, None, params))  # type: ignore[arg-type]
     return Shown((), tuple(findings))

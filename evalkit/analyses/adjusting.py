@@ -34,8 +34,8 @@ Doubt = Literal["e_value", "rosenbaum", "robustness", "simulated_confounder"]
 class Placebo(Frozen):
     """The same comparison on outcomes before time zero, where there can be no effect.
 
-    ``months``: how many. ``margin``: the gate fails when the 90 % interval of their mean leaves it (on the outcome's
-    own scale; for fractions 0.03 is three points).
+    ``months``: how many. ``margin``: the gate fails when the 90 % interval of their mean leaves it; for shares 0.03 is
+    three points, for amounts three per cent of the mean of the comparison.
     """
 
     months: int = Field(default=6, ge=1, le=60)
@@ -96,14 +96,16 @@ class Fitted:
 def common_faults(study: Study, settings: Estimating) -> list[Fault]:
     """What the settings ask that this study cannot give, whichever way the groups are made alike.
 
-    ``matching.versus``: "never" would condition on the future. ``matching.no_history``: no outcome of the study exists
-    before time zero.
+    ``matching.versus``: "never" would condition on the future. ``matching.no_history``: the primary outcome does not
+    exist before time zero. ``matching.linear_only``: a family for a regression that has one slope for both groups.
     """
     wrong = []
     if study.data is not None and study.treatment.versus == "never":
         wrong.append(Fault("matching.versus", {"versus": study.treatment.versus}, study.path.name))
-    if settings.before and not any(has_history(study, outcome) for outcome in study.outcomes):
+    if settings.before and not has_history(study, study.primary):
         wrong.append(Fault("matching.no_history", {"months": settings.before}, study.path.name))
+    if settings.outcome_model == "regression" and settings.family != "linear":
+        wrong.append(Fault("matching.linear_only", {"family": settings.family}, study.path.name))
     return wrong
 
 

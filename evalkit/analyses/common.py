@@ -74,19 +74,28 @@ def composition_of(observed: NDArray[np.bool_]) -> Literal["fixed", "varying"]:
     return "fixed" if bool((observed == observed[:, :1]).all()) else "varying"
 
 
-def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_before: int, n_comparison: int) -> Table:
+def balance_table(
+    rows: tuple[BalanceRow, ...], n_treated: int, n_before: int, n_comparison: int, n_kept: int | None = None
+) -> Table:
     """Who is compared and how alike they are, as one exhibit: the Table 1 of a paper beside the balance statistics.
 
     They stand in one table because a standardised difference gives the share behind it back. Levels of a categorical
     covariate are parts of one total. Persons beneath the means: all treated, all candidates for the comparison
-    (before), those it uses (after).
+    (before), those it uses (after). ``n_kept``: the treated are weighted or some were lost, so that their means after
+    differ; so many persons are beneath those.
     """
+    weighted = (
+        (Column("mean_treated_after", "mean_treated_after", "share", support="n_kept", decimals=2),)
+        if n_kept is not None
+        else ()
+    )
     columns = (
         Column("variable", "variable", "text"),
         Column("level", "level", "text"),
         Column("measure", "measure", "key"),
         Column("mean_treated", "mean_treated", "share", support="n_treated", decimals=2),
         Column("sd_treated", "sd_treated", "stat", support="n_treated", decimals=2),
+        *weighted,
         Column("mean_before", "mean_before", "share", support="n_before", decimals=2),
         Column("sd_before", "sd_before", "stat", support="n_before", decimals=2),
         Column("mean_after", "mean_after", "share", support="n_comparison", decimals=2),
@@ -100,11 +109,13 @@ def balance_table(rows: tuple[BalanceRow, ...], n_treated: int, n_before: int, n
         Column("n_treated", "n_treated", "count", decimals=0),
         Column("n_before", "n_before", "count", decimals=0),
         Column("n_comparison", "n_comparison", "count", decimals=0),
+        *([] if n_kept is None else [Column("n_kept", "n_kept", "count", decimals=0)]),
     )
     body = []
     for row in rows:
         values = {c.key: getattr(row, c.key) for c in columns if hasattr(row, c.key)}
         measure = "share" if row.level or row.variable.endswith(":missing") else "mean"
         numbers = {"n_treated": n_treated, "n_before": n_before, "n_comparison": n_comparison}
+        numbers |= {} if n_kept is None else {"n_kept": n_kept}
         body.append(values | {"measure": measure} | numbers)
     return Table("balance", "balance", columns, tuple(body))

@@ -20,6 +20,8 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 FEW_CLUSTERS = 30
+CONCENTRATED, MANIFOLD = 0.05, 3.0
+"""One entry carries too much when it has more than this share of its group, and more than so many times the mean."""
 
 
 def describe(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> Shown:
@@ -44,9 +46,11 @@ def describe(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> Shown:
         findings.append(Finding("few_clusters", "", "warn", float(clusters), FEW_CLUSTERS, params))
     n, candidates = (len(np.unique(entries.person[fitted.treated == arm])) for arm in (True, False))
     people = len(np.unique(entries.person[of_others != 0]))
+    even = adjustment.target == "att" and bool((of_treated[fitted.treated] == 1).all())
+    stays = None if even else len(np.unique(entries.person[of_treated != 0]))
     cells = tuple(round(min(r.mean_treated, 1 - r.mean_treated) * n) if r.level else n for r in rows)
     exhibits: list[Exhibit] = [
-        balance_table(rows, n, candidates, people),
+        balance_table(rows, n, candidates, people, stays),
         Chart(
             "love",
             "love",
@@ -183,7 +187,8 @@ def _dropped(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> list[Exh
     share = float(out.sum() / asked.sum())
     variable, level = names[int(np.abs(gap).argmax())]
     name = f"{variable}:{level}" if level else variable
-    note = Note("estimand_narrowed", {"share": share, "variable": name}, "warn" if share > 0.05 else "info")
+    params = {"share": share, "variable": name, "starters": int(asked.sum())}
+    note = Note("estimand_narrowed", params, "warn" if share > 0.05 else "info")
     return [Table("dropped", "dropped", columns, tuple(body)), note]
 
 
@@ -192,9 +197,11 @@ def _solved(weights: Weights) -> list[Finding]:
     found = []
     if not weights.converged:
         found.append(Finding("weights_not_converged", "", "fail", weights.imbalance, None, {"smd": weights.imbalance}))
-    share = max(float(np.abs(w).max() / np.abs(w).sum()) for w in arm_weights(weights) if np.abs(w).sum() > 0)
-    if share > 0.05:
-        found.append(Finding("weights_concentrated", "", "warn", share, 0.05, {"share": share}))
+    for weight in (np.abs(w) for w in arm_weights(weights)):
+        count, share = int((weight > 0).sum()), float(weight.max() / weight.sum()) if weight.any() else 0.0
+        if share > CONCENTRATED and share * count > MANIFOLD:
+            params = {"share": share, "count": count}
+            found.append(Finding("weights_concentrated", "", "warn", share, CONCENTRATED, params))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from evalkit.sample import Sample
 from evalkit.sensitivity import (
     Chances,
     benchmark_bounds,
+    critical_gamma,
     evalue_difference,
     evalue_ratio,
     killer_chances,
@@ -34,6 +36,8 @@ from evalkit.study import Study
 
 Array = NDArray[np.float64]
 
+BARELY, LARGEST = 1.05, 100.0
+"""Below the first Gamma a result hardly stands up to anything; beyond the second it is not looked for."""
 GAMMAS = (1.0, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 YEAR = 12
 BENCHMARKS = 5
@@ -63,7 +67,7 @@ def doubt(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment, lead
     exhibits: list[Exhibit] = []
     findings: list[Finding] = []
     if "e_value" in asked:
-        table, found = _e_values(sample, fitted, adjustment, lead, at)
+        table, found = _e_values(sample, way, fitted, adjustment, lead, at)
         exhibits.append(table)
         findings += found
     if "robustness" in asked:
@@ -87,18 +91,18 @@ def _outcome(sample: Sample, way: Way, fitted: Fitted, rows: NDArray[np.int64], 
     return y, observed.astype(float)
 
 
-def _spread(sample: Sample, fitted: Fitted, adjustment: Adjustment, name: str, month: int) -> float:
-    """Pooled standard deviation of an outcome among the rows in use."""
+def _spread(sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment, name: str, month: int) -> float:
+    """Pooled standard deviation of an outcome (or its change) among the rows in use."""
     rows = adjustment.used
-    y, observed = sample.outcome(name, fitted.entries.take(rows))
+    y, observed = _outcome(sample, way, fitted, rows, name)
     arm = fitted.treated[rows]
-    parts = [y[observed[:, month] & (arm == one), month] for one in (True, False)]
+    parts = [y[(observed[:, month] > 0) & (arm == one), month] for one in (True, False)]
     degrees = sum(len(part) - 1 for part in parts)
     return float(np.sqrt(sum(((part - part.mean()) ** 2).sum() for part in parts) / max(degrees, 1)))
 
 
 def _e_values(
-    sample: Sample, fitted: Fitted, adjustment: Adjustment, lead: EffectProfile, at: list[int]
+    sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment, lead: EffectProfile, at: list[int]
 ) -> tuple[Table, list[Finding]]:
     """E-values: for shares from the ratio with and without the instrument, for amounts from the standardised effect.
 
@@ -127,7 +131,7 @@ def _e_values(
             shares = [(without + value, people[0]), (without, people[1])]
             support = int(min(min(s, 1 - s) * n for s, n in shares))
         else:
-            spread = _spread(sample, fitted, adjustment, lead.labels["outcome"], k)
+            spread = _spread(sample, way, fitted, adjustment, lead.labels["outcome"], k)
             if spread <= 0:
                 continue
             found = evalue_difference(value, error, sd=spread)
@@ -149,7 +153,11 @@ def _e_values(
 def _robustness(
     sample: Sample, way: Way, fitted: Fitted, adjustment: Adjustment, lead: EffectProfile, at: list[int]
 ) -> list[Exhibit]:
-    """Omitted variable bias of the weighted regression on treatment and covariates among the rows in use."""
+    """Omitted variable bias of the weighted regression on treatment and covariates among the rows in use.
+
+    The regression's classical error takes matches and weights for independent rows; whatever speaks of an interval
+    uses the analysis's own standard error instead.
+    """
     rows = adjustment.used
     on = using(sample, way, fitted, adjustment)
     x = on.x[np.searchsorted(on.rows, rows)][:, 1:]
@@ -177,14 +185,14 @@ def _robustness(
                 "month": int(lead.month[k]),
                 "partial_r2": fit.partial_r2,
                 "robustness_value": robustness_value(fit.estimate, fit.std_error, fit.dof),
-                "robustness_interval": robustness_value(fit.estimate, fit.std_error, fit.dof, alpha=0.05),
+                "robustness_interval": _until_uncertain(lead, k, fit.std_error, fit.dof),
                 "n": int(keep.sum()),
             }
         )
-        last = fit, int(keep.sum())
+        last = fit, int(keep.sum()), float(lead.std_error[k]) / fit.std_error
     if last is None:
         return []
-    fit, size = last
+    fit, size, wider = last
     best = [fit.names[j] for j in np.argsort(-fit.r2_treatment, kind="stable") if fit.names[j] != "score"][:BENCHMARKS]
     bounds = benchmark_bounds(fit, best, TIMES)
     scale, points, decimals = _scale(lead)
@@ -209,8 +217,8 @@ def _robustness(
                 "r2_treatment": float(bounds.r2_treatment[i]),
                 "r2_outcome": float(bounds.r2_outcome[i]),
                 "adjusted_estimate": scale * float(bounds.estimate[i]),
-                "adjusted_low": scale * float(bounds.low[i]),
-                "adjusted_high": scale * float(bounds.high[i]),
+                "adjusted_low": scale * float(bounds.estimate[i] - wider * (bounds.estimate[i] - bounds.low[i])),
+                "adjusted_high": scale * float(bounds.estimate[i] + wider * (bounds.high[i] - bounds.estimate[i])),
                 "n": size,
             }
         )
@@ -219,6 +227,12 @@ def _robustness(
         Table("benchmarks", "benchmarks", against, tuple(table)),
         Note("robustness", {"estimate": fit.estimate, "unit": lead.estimand.unit}),
     ]
+
+
+def _until_uncertain(lead: EffectProfile, k: int, classical: float, dof: float) -> float:
+    """Robustness value of the nearer end of the analysis's own interval; 0 when that holds zero."""
+    near = abs(float(lead.estimate[k])) - 1.959963984540054 * float(lead.std_error[k])
+    return robustness_value(near, classical, dof) if near > 0 else 0.0
 
 
 def _names(sample: Sample, fitted: Fitted, way: Way) -> Iterator[str]:
@@ -266,9 +280,10 @@ def _rosenbaum(
     try:
         if np.isin(np.concatenate([one, other]), (0.0, 1.0)).all():
             only = int(((one == 1) & (other == 0)).sum()), int(((one == 0) & (other == 1)).sum())
-            bounds = mcnemar_bounds(*only, GAMMAS, alternative=alternative)  # type: ignore[arg-type]
+            test = partial(mcnemar_bounds, *only, alternative=alternative)  # type: ignore[arg-type]
         else:
-            bounds = signed_rank_bounds(one, other, GAMMAS, alternative=alternative)  # type: ignore[arg-type]
+            test = partial(signed_rank_bounds, one, other, alternative=alternative)  # type: ignore[arg-type]
+        bounds = test(GAMMAS)
     except DesignError:
         return [Note("rosenbaum_no_difference", {}, "warn")]
     columns = (
@@ -281,8 +296,12 @@ def _rosenbaum(
         {"gamma": float(g), "p_low": float(low), "p_high": float(high), "n_sets": bounds.n_sets}
         for g, low, high in zip(bounds.gamma, bounds.low, bounds.high, strict=True)
     ]
-    held = [row["gamma"] for row in rows if row["p_high"] <= 0.05]
-    note = Note("rosenbaum", {"gamma": max(held)}) if held else Note("rosenbaum_none", {})
+    limit = critical_gamma(test)
+    note = Note("rosenbaum_none", {})
+    if limit >= BARELY:
+        note = Note("rosenbaum", {"gamma": min(limit, LARGEST)})
+    elif limit >= 1:
+        note = Note("rosenbaum_barely", {})
     return [Table("rosenbaum", "rosenbaum", columns, tuple(rows)), note]
 
 
@@ -293,7 +312,7 @@ def _simulated(
     everybody = np.arange(len(fitted.entries))
     y, observed = _outcome(sample, way, fitted, everybody, lead.labels["outcome"])
     seen, values = observed[:, k] > 0, y[:, k]
-    high = seen & (values > (0.5 if lead.estimand.unit == "fraction" else float(values[seen].mean())))
+    high = seen & (values > float(values[seen].mean()))
     name = lead.labels["outcome"]
     scale, points, decimals = _scale(lead)
     plain = replace(way, settings=way.settings.model_copy(update={"errors": "influence"}))
@@ -342,7 +361,11 @@ def _simulated(
 
 
 def _scenarios(fitted: Fitted, high: NDArray[np.bool_]) -> Iterator[tuple[str, Chances]]:
-    """Like the categories in which starters differ most from others, and one stronger than anything observed."""
+    """One that tells nothing, like the categories in which starters differ most from others, and a strong one.
+
+    The first shows what adding any column does by itself: matches change. The others are to be held against it.
+    """
+    yield "what.neutral_confounder", Chances(0.5, 0.5, 0.5, 0.5)
     found = []
     for made in fitted.design.factors:
         codes = made.codes[fitted.design.index]

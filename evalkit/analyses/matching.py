@@ -106,7 +106,12 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
     refused = fault(settings.kind, settings.model, settings.errors)
     if refused is not None:
         wrong.append(Fault(refused.code, refused.params, place))
-    return wrong + doubt_faults(study, settings, pairs=settings.kind == "pairs" and settings.how != "full")
+    if settings.propensity == "by_month" and (
+        settings.errors == "bootstrap" or "simulated_confounder" in settings.sensitivity
+    ):
+        wrong.append(Fault("matching.by_month_again", {}, place))
+    pairs = settings.kind == "pairs" and settings.how != "full" and settings.ratio == 1
+    return wrong + doubt_faults(study, settings, pairs=pairs)
 
 
 def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = "matching") -> Analysis:
@@ -133,6 +138,8 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
         partial(doubt, sample, way),
     )
     notes = [_method_note(sample, settings)]
+    if settings.estimand != "att":
+        notes.append(Note(f"target_{settings.estimand}"))
     if model == "bias_corrected":
         notes.insert(0, Note("bias_corrected", {"covariates": _covariates(sample)}))
     else:
@@ -150,7 +157,9 @@ def matched(sample: Sample, settings: Settings, fitted: Fitted) -> Matching:
     design = fitted.design.without_time()
     chosen: dict[str, object] = {}
     if settings.distance != "propensity" or settings.how == "cem":
-        chosen |= {"covariates": design.matrix()[:, 1:], "names": design.names[1:]}
+        dense = design.matrix()[:, 1:]
+        varies = np.flatnonzero(np.ptp(dense, axis=0) > 0)  # within a subgroup its own column does not
+        chosen |= {"covariates": dense[:, varies], "names": [design.names[1 + j] for j in varies]}
     if settings.how in ("nearest", "optimal"):
         chosen |= {"ratio": settings.ratio}
     if settings.how == "nearest":
@@ -208,7 +217,7 @@ def _covariates(sample: Sample) -> int:
 def _end(analysis: Analysis) -> int:
     """Where the notes on the method belong: before those on subgroups."""
     for place, exhibit in enumerate(analysis.exhibits):
-        if isinstance(exhibit, Note) and exhibit.key in ("subgroup_empty", "no_history_left_out"):
+        if isinstance(exhibit, Note) and exhibit.key in ("subgroup_empty", "subgroup_fails", "no_history_left_out"):
             return place
     return len(analysis.exhibits)
 

@@ -98,7 +98,9 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     analysis = run_adjusted(
         sample, way, lambda of: fit_start(of, ()), partial(describe, sample), partial(doubt, sample, way)
     )
-    notes = (Note(f"weighting_by_{settings.how}", {"moments": settings.moments}), Note(f"outcome_{settings.model}"))
+    target = () if settings.estimand == "att" else (Note(f"target_{settings.estimand}"),)
+    way_note = Note(f"weighting_by_{settings.how}", {"moments": settings.moments})
+    notes = (*target, way_note, Note(f"outcome_{settings.model}"))
     return Analysis(id, "weighting", analysis.profiles, (*analysis.exhibits, *notes), analysis.findings, analysis.lost)
 
 

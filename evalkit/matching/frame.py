@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,10 @@ from scipy.special import expit
 
 from evalkit.balance import BalanceRow, balance, paired_p_values, weighted_p_values, wide
 from evalkit.effects import EffectProfile, Estimand
-from evalkit.errors import DataError, Fault
+from evalkit.errors import DataError, Fault, UsageError
 from evalkit.matching.abadie_imbens import Neighbours
 from evalkit.matching.adjustment import Adjustment, Matching, Pairs, TargetName
-from evalkit.matching.admissible import ErrorName, se_kind
+from evalkit.matching.admissible import ERRORS, MODEL_NAMES, ErrorName, se_kind
 from evalkit.matching.bootstrap import Bootstrap, by_rows
 from evalkit.matching.inference import Score
 from evalkit.matching.match import How, match
@@ -27,7 +27,7 @@ from evalkit.matching.outcome import estimate
 from evalkit.matching.prepared import Prepared, prepare
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.regressions import Family
-from evalkit.matching.weighting.weigh import Method, weigh
+from evalkit.matching.weighting.weigh import TARGETS, Method, weigh
 from evalkit.sensitivity import SimulatedConfounder, observed_chances, simulated_confounder
 from evalkit.table_one import TableOne, table_one
 
@@ -48,10 +48,10 @@ class AdjustedFrame:
     """
 
     prepared: Prepared
-    adjustment: Adjustment
-    balance: tuple[BalanceRow, ...]
-    _adjust: Callable[[Prepared], Adjustment]
-    _x: Array
+    adjustment: Adjustment = field(repr=False)
+    balance: tuple[BalanceRow, ...] = field(repr=False)
+    _adjust: Callable[[Prepared], Adjustment] = field(repr=False)
+    _x: Array = field(repr=False)
     _default: ModelName
     _scored: bool
 
@@ -144,6 +144,8 @@ class AdjustedFrame:
         before: columns with the outcome before treatment, whose mean is subtracted (conditional
             difference-in-differences).
         """
+        _choice("errors", errors, ERRORS)
+        _choice("model", model or self._default, MODEL_NAMES)
         names = [outcomes] if isinstance(outcomes, str) else list(outcomes)
         earlier = [before] if isinstance(before, str) else list(before)
         y = self.prepared.values(names)
@@ -300,6 +302,9 @@ def match_frame(
     DesignError
         From the start model or when nobody can be matched.
     """
+    _choice("unit", unit, get_args(Unit))
+    _choice("how", how, get_args(How))
+    _choice("distance", distance, ("propensity", "mahalanobis", "robust_mahalanobis"))
     limits, cuts = dict(calipers or {}), dict(cutpoints or {})
     wanted = [*exact, *anti_exact, *limits, *cuts]
     prepared = prepare(frame, treatment, numeric, categorical, wanted, id, cluster, seed)
@@ -378,6 +383,8 @@ def weight_frame(
     DataError, DesignError
         As :func:`match_frame`; and ``design.weighting_*`` when no such weights exist.
     """
+    _choice("how", how, get_args(Method))
+    _choice("estimand", estimand, (*TARGETS[how], *(["att"] if how == "overlap" else [])))
     prepared = prepare(frame, treatment, numeric, categorical, (), id, cluster, seed)
     names = prepared.design.names[1:]
 
@@ -388,6 +395,12 @@ def weight_frame(
 
     doubly = how == "ipw" and estimand in ("att", "atc", "ate")
     return _adjusted(prepared, adjust, prepared.design.matrix(), "aipw" if doubly else "means", False)
+
+
+def _choice(name: str, value: str, valid: Sequence[str]) -> None:
+    """Refuse an argument that is none of those there are."""
+    if value not in valid:
+        raise UsageError(Fault("matching.choice", {"name": name, "value": value, "known": ", ".join(valid)}))
 
 
 def _adjusted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import narwhals as nw
 import numpy as np
@@ -28,13 +28,13 @@ class Prepared:
     ``design``: covariates; ``model``: logit of the treatment; ``cluster``: (n,) codes; ``key``: (n,) keyed hashes.
     """
 
-    ids: NDArray[np.object_]
-    columns: nw.DataFrame
-    treated: Mask
-    design: Design
-    model: Logit
-    cluster: Ints
-    key: Hash
+    ids: NDArray[np.object_] = field(repr=False)
+    columns: nw.DataFrame = field(repr=False)
+    treated: Mask = field(repr=False)
+    design: Design = field(repr=False)
+    model: Logit = field(repr=False)
+    cluster: Ints = field(repr=False)
+    key: Hash = field(repr=False)
     names: tuple[str, ...]
     treatment: str
     n_treated: int
@@ -45,8 +45,16 @@ class Prepared:
         design = self.design.take(rows)
         treated = self.treated[rows]
         model = fit_logit(design, treated)
+        columns = self.columns[rows.tolist()]
         return replace(
-            self, treated=treated, design=design, model=model, cluster=self.cluster[rows], key=self.key[rows]
+            self,
+            ids=self.ids[rows],
+            columns=columns,
+            treated=treated,
+            design=design,
+            model=model,
+            cluster=self.cluster[rows],
+            key=self.key[rows],
         )
 
     def values(self, names: Sequence[str]) -> Array:

@@ -29,7 +29,7 @@ APPENDIX = ("model",)
 DOUBTS = ("placebo", "e_value", "robustness", "benchmarks", "rosenbaum", "simulated_confounder")
 """Titles of exhibits on what may have been missed."""
 
-TABLE_ONE = ("variable", "level", "measure", "mean_treated", "mean_before", "mean_after")
+TABLE_ONE = ("variable", "level", "measure", "mean_treated", "mean_treated_after", "mean_before", "mean_after")
 SPREAD = {"mean_treated": "sd_treated", "mean_before": "sd_before", "mean_after": "sd_after"}
 """Means that are shown with their standard deviation behind them."""
 
@@ -246,6 +246,8 @@ def _cell(view: View, column: Mapping[str, Any], row: Mapping[str, Any], status:
     if role == "key":
         return view.say(value) if view.known(str(value)) else view.pair(str(value))
     if role == "text":
+        if isinstance(value, float):
+            return view.number(value, 0 if value.is_integer() else int(column.get("decimals", 2)))
         return view.pair(str(value))
     if role == "count":
         return view.number(value)

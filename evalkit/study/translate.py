@@ -87,6 +87,7 @@ def issues(error: ValidationError, model: type[BaseModel], raw: Any, root: str) 
         for details in error.errors(include_url=False, include_input=False)
         if not _miscounted(details["type"], details["loc"], details.get("ctx", {}), raw)
     ]
+    found = _one_shape(found, raw)
     inner = {issue.path[:end] for issue in found for end in range(len(issue.path))}
     return list(  # of a value that may have several shapes, the shape it has is worth a word, the others are not
         {
@@ -95,6 +96,18 @@ def issues(error: ValidationError, model: type[BaseModel], raw: Any, root: str) 
             if not (issue.code.startswith("study.wrong_type.") and issue.path in inner)
         }.values()
     )
+
+
+def _one_shape(found: list[Issue], raw: Any) -> list[Issue]:
+    """Of a value that may be a word of a list or something else, what concerns the shape that it has."""
+    listed = {issue.path for issue in found if issue.code == "study.not_allowed"}
+    words = {path for path in listed if isinstance(_value(raw, path), str)}
+    several = {issue.path for issue in found if issue.path in listed and issue.code != "study.not_allowed"}
+    return [
+        issue
+        for issue in found
+        if issue.path not in several or (issue.code == "study.not_allowed") == (issue.path in words)
+    ]
 
 
 def _miscounted(kind: str, loc: KeyPath, context: Mapping[str, Any], raw: Any) -> bool:
@@ -121,7 +134,9 @@ def _issue(
         code, bound = _BOUNDS[kind]
         return Issue(path, f"study.out_of_range.{code}", {"key": key, "limit": context[bound]})
     if kind == "literal_error":
-        allowed = get_args(annotation(model, path))
+        declared = _declared(model, path)
+        choices = (option for option in _options(declared) if get_origin(option) is Literal)
+        allowed = [choice for option in choices for choice in get_args(option)]
         return not_allowed(path, _value(raw, path), [str(choice) for choice in allowed])
     if kind == "string_too_short" or (kind == "too_short" and context.get("min_length") == 1):
         return Issue(path, "study.empty", {"key": key})
@@ -194,9 +209,13 @@ def _value(raw: Any, path: KeyPath) -> Any:
 
 def annotation(model: Any, path: KeyPath) -> Any:
     """The type a model declares at a key path; None where it declares none."""
+    return _plain(_declared(model, path))
+
+
+def _declared(model: Any, path: KeyPath) -> Any:
     for part in path:
         model = _step(model, part)
-    return _plain(model)
+    return model
 
 
 def _step(declared: Any, part: str | int) -> Any:
