@@ -166,9 +166,9 @@ def _robustness(
     weight, treated = adjustment.weight[rows], fitted.treated[rows].astype(float)
     columns = (
         Column("month", "month", "text", decimals=0),
-        Column("partial_r2", "partial_r2", "stat", support="n", decimals=2),
-        Column("robustness_value", "robustness_value", "stat", support="n", decimals=2),
-        Column("robustness_interval", "robustness_interval", "stat", support="n", decimals=2),
+        Column("partial_r2", "partial_r2", "stat", support="n", decimals=1),
+        Column("robustness_value", "robustness_value", "stat", support="n", decimals=1),
+        Column("robustness_interval", "robustness_interval", "stat", support="n", decimals=1),
         Column("n", "n_rows", "count", decimals=0),
     )
     body, last = [], None
@@ -183,9 +183,9 @@ def _robustness(
         body.append(
             {
                 "month": int(lead.month[k]),
-                "partial_r2": fit.partial_r2,
-                "robustness_value": robustness_value(fit.estimate, fit.std_error, fit.dof),
-                "robustness_interval": _until_uncertain(lead, k, fit.std_error, fit.dof),
+                "partial_r2": 100 * fit.partial_r2,
+                "robustness_value": 100 * robustness_value(fit.estimate, fit.std_error, fit.dof),
+                "robustness_interval": 100 * _until_uncertain(lead, k, fit.std_error, fit.dof),
                 "n": int(keep.sum()),
             }
         )
@@ -193,14 +193,18 @@ def _robustness(
     if last is None:
         return []
     fit, size, wider = last
-    best = [fit.names[j] for j in np.argsort(-fit.r2_treatment, kind="stable") if fit.names[j] != "score"][:BENCHMARKS]
+    best = [
+        fit.names[j]
+        for j in np.argsort(-fit.r2_treatment, kind="stable")
+        if fit.names[j] not in ("score", *sample.time_names)
+    ][:BENCHMARKS]
     bounds = benchmark_bounds(fit, best, TIMES)
     scale, points, decimals = _scale(lead)
     against = (
         Column("variable", "variable", "text"),
         Column("times", "times", "text", decimals=0),
-        Column("r2_treatment", "r2_treatment", "stat", support="n", decimals=2),
-        Column("r2_outcome", "r2_outcome", "stat", support="n", decimals=2),
+        Column("r2_treatment", "r2_treatment", "stat", support="n", decimals=1),
+        Column("r2_outcome", "r2_outcome", "stat", support="n", decimals=1),
         Column("adjusted_estimate", f"adjusted_estimate{points}", "stat", support="n", decimals=decimals),
         Column("adjusted_low", "adjusted_low", "stat", support="n", decimals=decimals),
         Column("adjusted_high", "adjusted_high", "stat", support="n", decimals=decimals),
@@ -214,8 +218,8 @@ def _robustness(
             {
                 "variable": name,
                 "times": times,
-                "r2_treatment": float(bounds.r2_treatment[i]),
-                "r2_outcome": float(bounds.r2_outcome[i]),
+                "r2_treatment": 100 * float(bounds.r2_treatment[i]),
+                "r2_outcome": 100 * float(bounds.r2_outcome[i]),
                 "adjusted_estimate": scale * float(bounds.estimate[i]),
                 "adjusted_low": scale * float(bounds.estimate[i] - wider * (bounds.estimate[i] - bounds.low[i])),
                 "adjusted_high": scale * float(bounds.estimate[i] + wider * (bounds.high[i] - bounds.estimate[i])),
