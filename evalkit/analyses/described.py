@@ -38,7 +38,7 @@ def describe(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> Shown:
     lost = fitted.starters - int(fitted.treated.sum()) if adjustment.target != "atc" else 0
     findings = [
         *balance_findings(rows, gate),
-        support_finding(int((asked & kept).sum()), int(asked.sum()) + lost, gate),
+        support_finding(int((asked & kept).sum()), int(asked.sum()) + lost, gate, adjustment.target),
     ]
     clusters = len(np.unique(sample.people.cluster[person]))
     if clusters < FEW_CLUSTERS:
@@ -47,7 +47,9 @@ def describe(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> Shown:
     n, candidates = (len(np.unique(entries.person[fitted.treated == arm])) for arm in (True, False))
     people = len(np.unique(entries.person[of_others != 0]))
     even = adjustment.target == "att" and bool((of_treated[fitted.treated] == 1).all())
-    stays = None if even else len(np.unique(entries.person[of_treated != 0]))
+    gone = len(np.unique(entries.person[fitted.treated & (of_treated == 0)]))
+    secret = adjustment.target == "att" and _tells(sample, gone)
+    stays = None if even or secret else len(np.unique(entries.person[of_treated != 0]))
     cells = tuple(round(min(r.mean_treated, 1 - r.mean_treated) * n) if r.level else n for r in rows)
     exhibits: list[Exhibit] = [
         balance_table(rows, n, candidates, people, stays),
@@ -160,6 +162,13 @@ def _dropped(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> list[Exh
     gap = np.where(spread > 0, (left.mean - stay.mean) / np.where(spread > 0, spread, 1.0), 0.0)
     names = balance_columns(fitted.design)
     people = [len(np.unique(fitted.entries.person[mask])) for mask in (asked & kept, out)]
+    share = float(out.sum() / asked.sum())
+    variable, level = names[int(np.abs(gap).argmax())]
+    name = f"{variable}:{level}" if level else variable
+    params = {"share": share, "variable": name, "starters": int(asked.sum())}
+    note = Note("estimand_narrowed", params, "warn" if share > 0.05 else "info")
+    if _tells(sample, people[1]):
+        return [note]
     columns = (
         Column("variable", "variable", "text"),
         Column("level", "level", "text"),
@@ -184,12 +193,13 @@ def _dropped(sample: Sample, fitted: Fitted, adjustment: Adjustment) -> list[Exh
                 "n_dropped": people[1],
             }
         )
-    share = float(out.sum() / asked.sum())
-    variable, level = names[int(np.abs(gap).argmax())]
-    name = f"{variable}:{level}" if level else variable
-    params = {"share": share, "variable": name, "starters": int(asked.sum())}
-    note = Note("estimand_narrowed", params, "warn" if share > 0.05 else "info")
     return [Table("dropped", "dropped", columns, tuple(body)), note]
+
+
+def _tells(sample: Sample, people: int) -> bool:
+    """Whether means with and without so few people, side by side, would tell about those few."""
+    rules = sample.study.disclosure
+    return rules.profile != "open" and people < rules.minimum
 
 
 def _solved(weights: Weights) -> list[Finding]:
