@@ -229,7 +229,7 @@ def profiles_of(
         )
         wanted = on.x.shape[1]
         if way.model != "means" and effect.columns < wanted:
-            params = {"used": effect.columns - 1, "wanted": wanted - 1}
+            params = {"used": max(effect.columns - 1, 0), "wanted": wanted - 1}
             findings.append(Finding("bias_correction_reduced", outcome.name, "warn", params=params))
         if composition_of(observed) == "varying":
             numbers = effect.n_treated

@@ -260,7 +260,7 @@ def _reduced(cautions: Sequence[Finding], names: list[str]) -> list[Finding]:
     if not reduced:
         return []
     least = min(reduced, key=lambda params: params["used"])
-    params = {"pair": names, "used": least["used"], "wanted": least["wanted"]}
+    params = {"pair": names, "used": max(least["used"], 0), "wanted": least["wanted"]}
     return [Finding("pair_correction_reduced", "", "warn", params=params)]
 
 
