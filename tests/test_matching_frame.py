@@ -212,3 +212,21 @@ def test_its_printed_form_holds_no_data():
     frame = invented()
     made = match_frame(frame, treatment="joined", numeric=["age"], categorical=["sex"], id="id")
     assert "p0001" not in repr(made) and str(round(frame.age[0], 3)) not in repr(made)
+
+
+def test_diagnostics_of_a_frame():
+    frame = invented()
+    keys = dict(treatment="joined", numeric=["age"], categorical=["sex"], id="id")
+    made = match_frame(frame, caliper=0.005, replace=False, **keys)
+    love = made.love_plot()
+    assert list(love.names) and (np.diff(np.abs(love.before)) <= 1e-12).all()
+    rows = {(r.variable + (f":{r.level}" if r.level else "")): r for r in made.balance}
+    for name, before, after in zip(love.names, love.before, love.after, strict=True):
+        assert before == pytest.approx(abs(rows[name].smd_before)) and after == pytest.approx(abs(rows[name].smd_after))
+    raw = made.statistics("raw")
+    share = list(raw.names).index("sex:v")
+    assert raw.smd_before[share] == pytest.approx(
+        frame.sex[frame.joined].eq("v").mean() - frame.sex[~frame.joined].eq("v").mean()
+    )
+    lost = made.dropped()
+    assert lost.answered == "att_kept" and lost.treated.kept == len(made.matches())

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.analyses.adjusting import POPULATION, Adjusting, Fitted, regressors
+from evalkit.analyses.adjusting import Adjusting, Fitted, regressors
 from evalkit.analyses.common import composition_of, make_profile
 from evalkit.effects import EffectProfile, MonthlyEffect
 from evalkit.errors import DesignError
 from evalkit.exhibits import Analysis, Chart, Exhibit, Finding, Lost, Note, Series
 from evalkit.gate import follow_up_finding, placebo_finding
 from evalkit.matching.abadie_imbens import Neighbours
-from evalkit.matching.adjustment import Adjustment, Matching, Weights, placed
+from evalkit.matching.adjustment import POPULATION, Adjustment, Matching, Weights, placed
 from evalkit.matching.admissible import se_kind
 from evalkit.matching.bootstrap import Bootstrap, by_rows
 from evalkit.matching.inference import Score

@@ -26,8 +26,6 @@ Array = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-POPULATION = {"att": "starters", "atc": "comparison", "ate": "eligible", "ato": "overlap", "atm": "overlap"}
-
 Doubt = Literal["e_value", "rosenbaum", "robustness", "simulated_confounder"]
 
 

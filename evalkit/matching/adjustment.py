@@ -19,6 +19,10 @@ TargetName = Literal["att", "atc", "ate", "ato", "atm"]
 """Whose average effect: of the treated, of the others, of all, of those with overlap, of those an even match keeps."""
 
 
+POPULATION = {"att": "starters", "atc": "comparison", "ate": "eligible", "ato": "overlap", "atm": "overlap"}
+"""What profiles call the population of a target."""
+
+
 @dataclass(frozen=True)
 class Pairs:
     """Matches: ``treated`` and ``control`` (M,) are row numbers, ``weight`` (M,) sums to one a treated row.

@@ -12,11 +12,22 @@ from narwhals.typing import IntoDataFrame
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from evalkit.balance import BalanceRow, balance, paired_p_values, weighted_p_values, wide
+from evalkit.balance import (
+    BalanceRow,
+    BalanceTable,
+    BinaryConvention,
+    balance,
+    balance_statistics,
+    columns,
+    paired_p_values,
+    weighted_p_values,
+    wide,
+)
+from evalkit.diagnostics import Dropped, LovePlot, love_plot, who_was_dropped
 from evalkit.effects import EffectProfile, Estimand
 from evalkit.errors import DataError, Fault, UsageError
 from evalkit.matching.abadie_imbens import Neighbours
-from evalkit.matching.adjustment import Adjustment, Matching, Pairs, TargetName
+from evalkit.matching.adjustment import POPULATION, Adjustment, Matching, Pairs, TargetName
 from evalkit.matching.admissible import ERRORS, MODEL_NAMES, ErrorName, se_kind
 from evalkit.matching.bootstrap import Bootstrap, by_rows
 from evalkit.matching.inference import Score
@@ -32,8 +43,6 @@ from evalkit.sensitivity import SimulatedConfounder, observed_chances, simulated
 from evalkit.table_one import TableOne, table_one
 
 Array = NDArray[np.float64]
-
-POPULATION = {"att": "starters", "atc": "comparison", "ate": "eligible", "ato": "overlap", "atm": "overlap"}
 
 
 @dataclass(frozen=True)
@@ -114,11 +123,33 @@ class AdjustedFrame:
         """Balance before and after, one row a number or level."""
         return pd.DataFrame([vars(row) for row in self.balance])
 
+    def statistics(self, binary_convention: BinaryConvention = "standardised") -> BalanceTable:
+        """Balance with distances between distributions and effective sizes, shares by either convention."""
+        x, names = self._covariates()
+        return balance_statistics(
+            x, names, None, self.adjustment.treated, self.adjustment.weight, target=self.adjustment.target,
+            binary_convention=binary_convention,
+        )  # fmt: skip
+
+    def love_plot(self) -> LovePlot:
+        """Data of a love plot: standardised differences before and after, the largest first."""
+        return love_plot(self.statistics())
+
+    def dropped(self) -> Dropped:
+        """Who fell out, how they differ from those who stay, and whom the estimate is about then."""
+        x, names = self._covariates()
+        kept = self.adjustment.weight != 0
+        return who_was_dropped(x, names, None, self.adjustment.treated, kept, target=self.adjustment.target)
+
+    def _covariates(self) -> tuple[Array, list[str]]:
+        names = [f"{name}:{level}" if level else name for name, level in columns(self.prepared.design)]
+        return wide(self.prepared.design, np.arange(len(self.ids))), names
+
     def table_one(self, **options: Any) -> TableOne:
         """The first table of a paper: both groups before and after; options of :func:`evalkit.table_one.table_one`."""
-        columns = {name: self.prepared.columns[name].to_list() for name in self.prepared.names}
+        values = {name: self.prepared.columns[name].to_list() for name in self.prepared.names}
         weight = np.abs(self.adjustment.weight)
-        return table_one(columns, self.adjustment.treated, weight, target=self.adjustment.target, **options)
+        return table_one(values, self.adjustment.treated, weight, target=self.adjustment.target, **options)
 
     def effect(
         self,
