@@ -39,6 +39,7 @@ bench: $(VENV)/.develop  ## time and memory of the whole line by number of perso
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_matching.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_weighting.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_balance.py
+	$(BIN)/python tests/simulation/bench_peers.py
 
 examples: $(VENV)/.develop  ## real data: experiment beside matching, and a published table
 	$(BIN)/python examples/nsw/run.py
