@@ -241,6 +241,6 @@ def test_the_command(tmp_path: Path) -> None:
 def test_a_large_file_is_done_quickly(tmp_path: Path) -> None:
     lines = [f"20160201;{NUMBERS[i % 60]};tekst;{i};12-05-2017;\r\n" for i in range(200_000)]
     content = ("datum;bsn;a;b;c;d\r\n" + "".join(lines)).encode()
-    begin = time.perf_counter()
+    begin = time.process_time()
     _, counts = run(tmp_path, content)
-    assert counts.valid == 200_000 and time.perf_counter() - begin < 8
+    assert counts.valid == 200_000 and time.process_time() - begin < 8
