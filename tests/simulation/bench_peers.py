@@ -29,13 +29,6 @@ frame = pd.DataFrame(x, columns=["a", "b", "c"]).assign(d=d, id=np.arange(n))
 started = time.perf_counter()
 """
 PEERS = {
-    "psmpy": """
-from psmpy import PsmPy
-started = time.perf_counter()
-made = PsmPy(frame, treatment="d", indx="id", exclude=[])
-made.logistic_ps(balance=False)
-made.knn_matched(matcher="propensity_logit", replacement=False, caliper=None)
-""",
     "causalml": """
 from causalml.match import NearestNeighborMatch
 frame["score"] = frame.a + frame.b + frame.c
