@@ -43,7 +43,8 @@ class Estimand:
 
     Attributes
     ----------
-    population: ``starters``, ``eligible``, ``overlap`` or ``comparison``.
+    population: ``starters``, ``eligible``, ``overlap``, ``comparison``, or ``exposed``: the people of units (teams,
+        districts) that adopted an approach.
     strategy, versus: the two strategies; versus is ``wait``, ``never``, ``no_adoption`` or another instrument.
     clock: what month counts from: ``start`` or ``referral``.
     outcome, kind, unit: the outcome's name, ``event``/``state``/``flow``, and ``fraction``/``months``/``euro``...
@@ -51,7 +52,7 @@ class Estimand:
     restriction: what narrowed the population (``caliper``, ``common_support``), empty when nothing did.
     """
 
-    population: Literal["starters", "eligible", "overlap", "comparison"]
+    population: Literal["starters", "eligible", "overlap", "comparison", "exposed"]
     strategy: str
     versus: str
     clock: str
@@ -96,6 +97,10 @@ class Influence:
         """Influence of ``weights @ estimate``; weights (M, K)."""
         return replace(self, values=self.values @ weights.T)
 
+    def take(self, keep: NDArray[np.bool_]) -> Influence:
+        """Only some of the columns; ``keep`` (K,)."""
+        return replace(self, values=self.values[:, keep])
+
     def coarsen(self, clusters: Mapping[Any, Any], level: str) -> Influence:
         """The same influence summed over coarser clusters; ``clusters`` maps each id to its cluster."""
         ids, index = np.unique([clusters[i] for i in self.ids.tolist()], return_inverse=True)
@@ -130,6 +135,10 @@ class Covariance:
         """Covariance of ``weights @ estimate``."""
         return replace(self, vcov=weights @ self.vcov @ weights.T)
 
+    def take(self, keep: NDArray[np.bool_]) -> Covariance:
+        """Only some of the numbers; ``keep`` (K,)."""
+        return replace(self, vcov=self.vcov[np.ix_(keep, keep)])
+
 
 @dataclass(frozen=True)
 class Intervals:
@@ -153,6 +162,10 @@ class Intervals:
         """None: nothing can be derived from intervals."""
         return None
 
+    def take(self, keep: NDArray[np.bool_]) -> Intervals:
+        """Only some of the intervals; ``keep`` (K,)."""
+        return replace(self, low=self.low[keep], high=self.high[keep])
+
 
 Uncertainty = Influence | Covariance | Intervals
 
@@ -167,6 +180,12 @@ class Band:
     band_high: Array
     critical: float
     level: float
+
+    def take(self, keep: NDArray[np.bool_]) -> Band:
+        """The same band in some of its months; it still holds for all of them together."""
+        return Band(
+            self.low[keep], self.high[keep], self.band_low[keep], self.band_high[keep], self.critical, self.level
+        )
 
 
 @dataclass(frozen=True)
@@ -192,7 +211,8 @@ class EffectProfile:
     ----------
     estimand: what is estimated.
     labels: analysis, method, instrument, comparison, outcome, subgroup, better (``higher``/``lower``), ...
-    month: (K,) whole months since time zero.
+    month: (K,) whole months since time zero, the first is 1. Months up to 0 lie before the start: placebo months of
+        difference-in-differences, in which nothing can have been done yet; a base month there is 0 by construction.
     estimate, counterfactual: (K,) effect and mean outcome under ``versus``, in outcome units; NaN = not estimable.
     n_treated, n_comparison: (K,) numbers of distinct persons.
     uncertainty: :class:`Influence`, :class:`Covariance` or :class:`Intervals`.
@@ -283,6 +303,21 @@ class EffectProfile:
             missing = np.full(len(self.month), np.nan)
             return Band(low, high, missing, missing, np.nan, self.uncertainty.level)
         return band_of(self.estimate, np.asarray(self.vcov), self.df, generator(seed, "band", self.id), level, draws)
+
+    def take(self, keep: NDArray[np.bool_]) -> EffectProfile:
+        """The same profile in some of its months; ``keep`` (K,)."""
+        chosen = {
+            item.name: value[keep]
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), np.ndarray)
+        }
+        status = tuple(s for s, kept in zip(self.status, keep.tolist(), strict=True) if kept)
+        return replace(self, **chosen, uncertainty=self.uncertainty.take(keep), status=status)
+
+    def after(self) -> EffectProfile:
+        """The months since the start, 1 and later: what lock-in, break-even and sums are about."""
+        later = self.month >= 1
+        return self if later.all() else self.take(later)
 
     def linear(self, weights: ArrayLike) -> tuple[Array, Array | None]:
         """Estimate (M,) and covariance (M, M) of ``weights @ effect``; weights (M, K)."""

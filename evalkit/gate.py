@@ -171,6 +171,8 @@ def _lead(analysis: Analysis) -> str:
 
 
 def emptied(profile: EffectProfile) -> EffectProfile:
-    """The profile without its numbers, as withheld."""
-    missing = np.full(len(profile.month), np.nan)
-    return replace(profile, estimate=missing, counterfactual=missing, status=("withheld",) * len(profile.month))
+    """The profile without its numbers since the start, as withheld; the months before it are design and stay."""
+    since = profile.month >= 1
+    status = tuple("withheld" if later else s for later, s in zip(since.tolist(), profile.status, strict=True))
+    estimate, counterfactual = (np.where(since, np.nan, v) for v in (profile.estimate, profile.counterfactual))
+    return replace(profile, estimate=estimate, counterfactual=counterfactual, status=status)

@@ -66,8 +66,14 @@ def run_length(path: Array) -> int:
 
 
 def summarise(profile: EffectProfile, seed: int, level: float = 0.95) -> Summary:
-    """Every measure of contract 5 for one profile; ``not_defined`` where the profile cannot carry it."""
+    """Every measure of contract 5 for one profile; ``not_defined`` where the profile cannot carry it.
+
+    Measures are about the months since the start; the band covers the months before it as well, so that their sets are
+    a little wide where there are such months.
+    """
     band = profile.band(seed, level)
+    since, whole = profile.month >= 1, band
+    profile, band = profile.after(), band.take(since)
     complete = (
         profile.composition == "fixed"
         and profile.vcov is not None
@@ -79,12 +85,12 @@ def summarise(profile: EffectProfile, seed: int, level: float = 0.95) -> Summary
     if not complete:
         names = ("lock_in_depth", "lock_in_months", "lock_in_volume", "crossing_month", "break_even_month")
         undefined = tuple(Measure(name, None, None, None, None, "not_defined") for name in (*names, "long_run"))
-        return Summary(undefined, band, None, None, None)
+        return Summary(undefined, whole, None, None, None)
     cumulated = profile.cumulate()
     cumulated_band = cumulated.band(seed, level)
     measures, lock_in = _path_measures(profile, band, cumulated, cumulated_band)
     measures += _linear_measures(profile, level)
-    return Summary(tuple(measures), band, cumulated, cumulated_band, lock_in)
+    return Summary(tuple(measures), whole, cumulated, cumulated_band, lock_in)
 
 
 def favourable(low: Array, high: Array, sign: float) -> tuple[Array, Array]:

@@ -285,7 +285,8 @@ def _profile(profile: EffectProfile, seed: int) -> Json:
                 cumulated.month, cumulated.estimate, running.band_low, running.band_high, strict=True
             )
         ]
-    shown = "ok" in profile.status
+    since = profile.after()
+    shown = "ok" in since.status
     return dict(
         _plain(
             {
@@ -300,7 +301,7 @@ def _profile(profile: EffectProfile, seed: int) -> Json:
                 "lock_in": None if summary.lock_in is None else asdict(summary.lock_in),
                 "cumulated": path,
                 "summary": [
-                    asdict(m) if shown else asdict(m) | {"status": profile.status[0]} for m in summary.measures
+                    asdict(m) if shown else asdict(m) | {"status": since.status[0]} for m in summary.measures
                 ],
             }
         )

@@ -20,6 +20,7 @@ from evalkit.report.view import (
     inner,
     is_secondary,
     row_at,
+    since_start,
     status,
 )
 
@@ -116,6 +117,7 @@ def _profile_picture(view: View, profile: Profile) -> Picture:
         "better": view.say("report.figure.better"),
         "worse": view.say("report.figure.worse"),
         "end": view.plain(last["estimate"], unit),
+        "start": view.say("report.figure.start"),
     }
     y = view.say("report.axis.effect", outcome=view.outcome_word(profile), unit=view.unit(unit))
     png = figures.profile(drawn(view, profile), axis(view, profile, y), lock_in_months(profile), better, words)
@@ -138,6 +140,10 @@ def _alt(view: View, profile: Profile) -> str:
             "report.alt.profile", outcome=inner(view.outcome_word(profile)), first=rows[0]["month"], last=last["month"]
         )
     ]
+    early = [row["estimate"] for row in profile["months"] if row["month"] < 1 and finite(row["estimate"])]
+    if early:
+        low_, high_ = (view.amount(value, unit, True) for value in (min(early), max(early)))
+        parts.append(view.say("report.alt.before", count=len(early), low=low_, high=high_))
     if better * low["estimate"] < 0:
         parts.append(view.say("report.alt.lowest", month=low["month"], effect=view.amount(low["estimate"], unit, True)))
     for row in dict.fromkeys(r["month"] for r in (row_at(profile, 12), row_at(profile, 24), last) if r):
@@ -177,6 +183,9 @@ def _month_table(view: View, profile: Profile) -> Grid:
         else:
             cells = [view.say(f"report.cell.{row['status']}")] + [""] * (1 + banded + 2 * levels)
         cells += [view.count(row["n_treated"]), view.count(row["n_comparison"])]
+        base = row["month"] < 1 and row["std_error"] == 0 and row["estimate"] == 0
+        if base:
+            cells[: 2 + banded] = [view.say("report.cell.base")] + ["–"] * (1 + banded)
         rows.append((view.number(row["month"]), *cells))
     caption = view.say("report.month.caption", outcome=inner(view.outcome_word(profile)))
     return Grid(caption, tuple(head), tuple(rows), (True,) * len(head))
@@ -267,7 +276,7 @@ def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
     unit, single = profiles[0]["estimand"]["unit"], all(len(p["months"]) == 1 for p in profiles)
     labels, values, rows, alt = [], [], [], []
     for profile in profiles:
-        for row in profile["months"]:
+        for row in since_start(profile):
             moment = capital(view.moment(row["month"], profile["estimand"]["kind"]))
             name = capital(view.analysis_name(profile))
             labels.append(name if single else f"{name}, {inner(moment)}")

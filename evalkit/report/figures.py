@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -95,10 +95,11 @@ def _frame(axes: Axes, axis: Axis, names: bool = True) -> None:
         axes.set_title(axis.y, loc="left", fontsize=9.0, color=SOFT, pad=8)
 
 
-def _months(axes: Axes, last: float, step: int = 6) -> None:
-    step = step if last > step else 1
-    axes.set_xticks([month for month in range(0, int(last) + 1, step)])
-    axes.set_xlim(0, last)
+def _months(axes: Axes, last: float, step: int = 6, first: float = 0.0) -> None:
+    step = step if last - first > step else 1
+    begin = -int(-first // step) * step
+    axes.set_xticks([month for month in range(begin, int(last) + 1, step)])
+    axes.set_xlim(first, last)
 
 
 def _save(draw: Callable[[Figure], None], height: float = HEIGHT) -> bytes:
@@ -130,6 +131,17 @@ def _last(x: Sequence[float], y: Sequence[float]) -> int:
     return max((i for i, value in enumerate(y) if not math.isnan(value)), default=0)
 
 
+def _split(track: Track) -> tuple[Track | None, Track]:
+    """What lies before the start (x up to 0), and the rest."""
+    early = sum(x <= 0 for x in track.x)
+
+    def part(chosen: slice) -> Track:
+        names = ("x", "y", "low", "high", "band_low", "band_high")
+        return replace(track, **{name: getattr(track, name)[chosen] for name in names})
+
+    return (part(slice(early)) if early else None), part(slice(early, None))
+
+
 def _track(axes: Axes, track: Track, colour: str) -> None:
     x, y = list(track.x), _floats(track.y)
     if track.band_low:
@@ -142,24 +154,32 @@ def _track(axes: Axes, track: Track, colour: str) -> None:
 def profile(track: Track, axis: Axis, lock_in: int, sign: float, words: dict[str, str]) -> bytes:
     """The effect by month with interval and band; months 1..``lock_in`` lie in the shaded loss.
 
-    ``words``: ``interval``, ``band``, ``lock_in``, ``better``, ``worse``, ``end`` (the last value in words).
+    Months up to 0 lie before the start: in grey, left of a dashed line. ``words``: ``interval``, ``band``, ``lock_in``,
+    ``better``, ``worse``, ``end`` (the last value in words), ``start``.
     """
+    early, later = _split(track)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         _frame(axes, axis)
-        _track(axes, track, BLUE)
+        _track(axes, later, BLUE)
         y = _floats(track.y)
         axes.axhline(0, color=INK, linewidth=1.1)
         if lock_in:
-            inside = [i for i, month in enumerate(track.x) if month <= lock_in and not math.isnan(y[i])]
+            inside = [i for i, month in enumerate(track.x) if 1 <= month <= lock_in and not math.isnan(y[i])]
             axes.fill_between(
                 [track.x[i] for i in inside], [y[i] for i in inside], 0, color=LOSS, alpha=0.6, linewidth=0
             )
-        _months(axes, track.x[-1])
+        _months(axes, track.x[-1], first=min(0.0, track.x[0]))
+        if early is not None:
+            _track(axes, early, GREY)
+            axes.plot(list(early.x), _floats(early.y), "o", color=GREY, markersize=4.0)
+            axes.axvline(0.5, color=SOFT, linewidth=1.0, linestyle=(0, (4, 3)))
         low, high = axes.get_ylim()
         room = 0.12 * (high - low)
         axes.set_ylim(low - room, high + room)
+        if early is not None:
+            axes.text(0.5, axes.get_ylim()[1], " " + words["start"], color=SOFT, fontsize=8.5, va="top", ha="left")
         low, high = axes.get_ylim()
         top, bottom = ("better", "worse") if sign > 0 else ("worse", "better")
         for word, at, align in ((top, 0.985, "top"), (bottom, 0.015, "bottom")):
@@ -201,7 +221,10 @@ def lines(tracks: Sequence[Track], axis: Axis, zero: bool = False, months: bool 
         if zero:
             axes.axhline(0, color=INK, linewidth=1.1)
         if months:
-            _months(axes, max(track.x[-1] for track in tracks))
+            first = min(0.0, *(track.x[0] for track in tracks))
+            _months(axes, max(track.x[-1] for track in tracks), first=first)
+            if first < 0:
+                axes.axvline(0.5, color=SOFT, linewidth=1.0, linestyle=(0, (4, 3)))
         if floor:
             axes.set_ylim(bottom=0)
         _name_ends(axes, ends)

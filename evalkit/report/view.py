@@ -250,7 +250,7 @@ class View:
     @cached_property
     def by_period(self) -> bool:
         """Whether time is counted in measured periods instead of months."""
-        return self.table and (self.period_months != 1 or all(len(p["months"]) < 2 for p in self.profiles))
+        return self.period_months != 1 or (self.table and all(len(p["months"]) < 2 for p in self.profiles))
 
     @cached_property
     def period_months(self) -> int:
@@ -370,8 +370,13 @@ def defined(profile: Profile) -> bool:
 
 
 def good_months(profile: Profile) -> list[Mapping[str, Any]]:
-    """The months with an estimate that is shown."""
-    return [row for row in profile["months"] if finite(row["estimate"])]
+    """The months since the start with an estimate that is shown."""
+    return [row for row in profile["months"] if row["month"] >= 1 and finite(row["estimate"])]
+
+
+def since_start(profile: Profile) -> list[Mapping[str, Any]]:
+    """The months since the start; those before it (placebo months) are left out."""
+    return [row for row in profile["months"] if row["month"] >= 1]
 
 
 def row_at(profile: Profile, month: int) -> Mapping[str, Any] | None:
@@ -383,7 +388,7 @@ def status(profile: Profile) -> str:
     """``ok`` when any month is shown, else why not: ``withheld``, ``suppressed`` or ``not_estimable``."""
     if good_months(profile):
         return "ok"
-    found = {row["status"] for row in profile["months"]}
+    found = {row["status"] for row in since_start(profile)}
     return next((name for name in ("withheld", "suppressed") if name in found), "not_estimable")
 
 
