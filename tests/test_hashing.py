@@ -4,7 +4,7 @@ import numpy as np
 from naive import keyed
 
 from evalkit.hashing import hash_ids, mix, uniform
-from evalkit.kernels.nearest import _mix
+from evalkit.kernels.greedy import _mix
 
 IDS = ["P000001", "é", "0012", "", "x" * 500]
 

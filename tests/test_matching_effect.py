@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matched import Matched
+from matched import effect as matched_effect
+from matched import nearest as match_nearest
 from naive import matching as naive
 
-from evalkit.matching import Candidates, Matched, Pairs, match_nearest, matched_effect
-from evalkit.matching.effect import ROWS_A_COLUMN
+from evalkit.matching import Candidates, Pairs
+from evalkit.matching.models import ROWS_A_COLUMN
 
 REFERENCE = Path(__file__).parent / "reference"
 NOBODY = np.array([], np.int64)

@@ -9,7 +9,6 @@ from tolerances import EXACT, SOLVED
 
 from evalkit.errors import DataError, DesignError
 from evalkit.hashing import hash_ids
-from evalkit.matching import Candidates, match_nearest
 from evalkit.matching.distance import place, pooled_covariance
 from evalkit.matching.greedy import extremal_numbers
 from evalkit.matching.match import match
@@ -182,27 +181,6 @@ def test_all_as_near_is_what_loops_find():
             treated, distance="scaled", ratio=ratio, replace=True, tie="all", tie_tolerance=0.3, **options
         )
         assert {i: sorted(m) for i, m in found.items()} == {i: m for i, m in expected.items() if m}
-
-
-def test_agrees_with_the_search_with_replacement():
-    """Two kernels, one rule: the pairs of match_nearest."""
-    for seed in range(20):
-        rng = RNG(seed)
-        n = 400
-        treated = rng.random(n) < 0.3
-        score = np.round(rng.normal(size=n), 1)
-        stratum, person = rng.integers(0, 3, n), rng.integers(0, 300, n)
-        key = hash_ids(seed, map(str, range(n)))
-        for ratio in (1, 3):
-            old = match_nearest(
-                Candidates(treated, person, key, stratum, score), ratio=ratio, width=0.3, unit="raw_linear"
-            )
-            new = match(
-                treated, how="nearest", score=score, exact=stratum, person=person, key=key, ratio=ratio, replace=True,
-                caliper=0.3, caliper_unit="raw",
-            )  # fmt: skip
-            assert {k: set(v) for k, v in by_focal(old).items()} == {k: set(v) for k, v in by_focal(new.pairs).items()}
-            assert np.array_equal(old.outside, new.outside)
 
 
 def test_order_of_rows_is_of_no_consequence():

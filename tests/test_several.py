@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matched import Matched, nearest
+from matched import effect as matched_effect
 from naive.several import support as naive_support
 from sample_example import cut, protocol
 from tolerances import MONTE_CARLO, REFERENCE, SOLVED
@@ -16,8 +18,7 @@ from evalkit import simulate, study
 from evalkit.design import Design, factor, integer_factor
 from evalkit.errors import DesignError
 from evalkit.hashing import hash_ids
-from evalkit.matching.effect import Matched, matched_effect
-from evalkit.matching.nearest import Candidates, match_nearest
+from evalkit.matching.adjustment import Candidates
 from evalkit.matching.propensity import fit_logit
 from evalkit.matching.several import fit_arms, pairs_of, support_table
 
@@ -230,7 +231,7 @@ def effects(sample, horizon):
         part = entries.take(pair.rows)
         key = hash_ids(1, [str(row) for row in pair.rows])
         candidates = Candidates(pair.treated, part.person.astype(np.int64), key, pair.stratum, pair.score)
-        matched = Matched.of(match_nearest(candidates, ratio=2, width=None, unit="sd_linear"))
+        matched = Matched.of(nearest(candidates, ratio=2, width=None, unit="sd_linear"))
         used = part.take(matched.rows)
         y, observed = made.outcome("left", used)
         x = np.column_stack([np.ones(len(used)), pair.score[matched.rows]])

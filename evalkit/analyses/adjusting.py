@@ -13,9 +13,9 @@ from evalkit.design import Design
 from evalkit.errors import DesignError, Fault
 from evalkit.exhibits import Finding
 from evalkit.hashing import mix
+from evalkit.matching.adjustment import Candidates
 from evalkit.matching.admissible import ErrorName
 from evalkit.matching.models import ModelName
-from evalkit.matching.nearest import Candidates
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.regressions import Family
 from evalkit.matching.support import common_levels

@@ -21,10 +21,9 @@ from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Column, Finding, Note, Table
 from evalkit.gate import emptied, follow_up_finding
 from evalkit.hashing import mix
-from evalkit.matching.adjustment import Adjustment
+from evalkit.matching.adjustment import Adjustment, Candidates
 from evalkit.matching.admissible import ErrorName
 from evalkit.matching.models import ModelName
-from evalkit.matching.nearest import Candidates
 from evalkit.matching.regressions import Family
 from evalkit.matching.several import ArmPair, PairSupport, fit_arms, pairs_of, support_table
 from evalkit.sample import Sample

@@ -1,4 +1,4 @@
-"""What an estimator of this family returns: effects by event time, cohort or calendar period, with their uncertainty."""
+"""What estimators return: effects by event time, cohort or calendar period, with their joint uncertainty."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units over periods, and the period in which each was first treated: what every estimator of this family starts from."""
+"""Units over periods, and the period in which each was first treated: what every estimator here starts from."""
 
 from __future__ import annotations
 
@@ -151,7 +151,8 @@ class Panel:
         return replace(
             self, unit=place[self.unit[rows]], time=self.time[rows], outcome=self.outcome[rows], ids=self.ids[keep],
             first=self.first[keep], weight=self.weight[rows], x=self.x[rows], cluster=cluster,
-            cluster_ids=self.cluster_ids[groups], person_rows=None if self.person_rows is None else self.person_rows[rows],
+            cluster_ids=self.cluster_ids[groups],
+            person_rows=None if self.person_rows is None else self.person_rows[rows],
         )  # fmt: skip
 
     def take_rows(self, keep: Mask) -> Panel:
@@ -164,9 +165,10 @@ class Panel:
         periods = self.periods[seen]
         first = self.first[held]
         return replace(
-            self, unit=place[self.unit[keep]], time=time, outcome=self.outcome[keep], ids=self.ids[held], periods=periods,
-            first=np.where(first > periods[-1], NEVER, first), weight=self.weight[keep], x=self.x[keep], cluster=cluster,
-            cluster_ids=self.cluster_ids[groups], person_rows=None if self.person_rows is None else self.person_rows[keep],
+            self, unit=place[self.unit[keep]], time=time, outcome=self.outcome[keep], ids=self.ids[held],
+            periods=periods, first=np.where(first > periods[-1], NEVER, first), weight=self.weight[keep],
+            x=self.x[keep], cluster=cluster, cluster_ids=self.cluster_ids[groups],
+            person_rows=None if self.person_rows is None else self.person_rows[keep],
         )  # fmt: skip
 
     def with_first(self, first: Numbers) -> Panel:

@@ -13,11 +13,18 @@ import heapq
 import numpy as np
 from numba import njit
 
-from evalkit.kernels.nearest import _mix
-
 LINE, SPACE, MATRIX = 0, 1, 2
 HASH, WALK = 0, 1
 LEAF = 12
+
+
+@njit(cache=True)
+def _mix(a, b):
+    z = a ^ (b * np.uint64(0x9E3779B97F4A7C15) + np.uint64(1))
+    z = z + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 @njit(cache=True)

@@ -1,10 +1,8 @@
 """Matching and weighting: on a plain frame, or piece by piece on arrays."""
 
-from evalkit.matching.adjustment import Adjustment, Matching, Pairs, Weights
-from evalkit.matching.effect import Matched, matched_effect
+from evalkit.matching.adjustment import Adjustment, Candidates, Matching, Pairs, Weights
 from evalkit.matching.frame import AdjustedFrame, MatchedFrame, match_frame, weight_frame
 from evalkit.matching.match import match
-from evalkit.matching.nearest import Candidates, match_nearest
 from evalkit.matching.outcome import estimate
 from evalkit.matching.propensity import Logit, fit_logit
 from evalkit.matching.weighting.weigh import weigh
@@ -14,7 +12,6 @@ __all__ = [
     "Adjustment",
     "Candidates",
     "Logit",
-    "Matched",
     "MatchedFrame",
     "Matching",
     "Pairs",
@@ -23,8 +20,6 @@ __all__ = [
     "fit_logit",
     "match",
     "match_frame",
-    "match_nearest",
-    "matched_effect",
     "weigh",
     "weight_frame",
 ]

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.hashing import Hash
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -21,6 +23,21 @@ TargetName = Literal["att", "atc", "ate", "ato", "atm"]
 
 POPULATION = {"att": "starters", "atc": "comparison", "ate": "eligible", "ato": "overlap", "atm": "overlap"}
 """What profiles call the population of a target."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Who can be matched, as arrays (n,).
+
+    ``treated``: bool. ``person``: integer codes; nobody is his own match. ``key``: keyed hash of the person, settles
+    ties. ``stratum``: integer code of the cell within which matches are exact. ``score``: linear predictor.
+    """
+
+    treated: NDArray[np.bool_]
+    person: NDArray[np.int64]
+    key: Hash
+    stratum: NDArray[np.int64]
+    score: Array
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,6 @@ from evalkit.matching.bootstrap import Bootstrap, by_rows
 from evalkit.matching.inference import Score
 from evalkit.matching.match import How, match
 from evalkit.matching.models import ModelName
-from evalkit.matching.nearest import Unit
 from evalkit.matching.outcome import estimate
 from evalkit.matching.prepared import Prepared, prepare
 from evalkit.matching.propensity import Logit, fit_logit
@@ -43,6 +42,8 @@ from evalkit.sensitivity import SimulatedConfounder, observed_chances, simulated
 from evalkit.table_one import TableOne, table_one
 
 Array = NDArray[np.float64]
+Unit = Literal["sd_linear", "raw_linear", "sd", "raw"]
+"""Scale of a caliper and of distances: the linear predictor or the probability, in standard deviations or as it is."""
 
 
 @dataclass(frozen=True)
