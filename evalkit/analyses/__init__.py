@@ -12,6 +12,7 @@ METHODS = {
     "matching": "evalkit.analyses.matching",
     "weighting": "evalkit.analyses.weighting",
     "pairwise": "evalkit.analyses.pairwise",
+    "did": "evalkit.analyses.did",
     "experiment": "evalkit.analyses.experiment",
 }
 

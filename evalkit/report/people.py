@@ -26,7 +26,10 @@ ALIKE = ("balance", "love", "overlap")
 
 APPENDIX = ("model",)
 
-DOUBTS = ("placebo", "e_value", "robustness", "benchmarks", "rosenbaum", "simulated_confounder")
+DOUBTS = (
+    "placebo", "e_value", "robustness", "benchmarks", "rosenbaum", "simulated_confounder", "did_power", "did_honest",
+    "did_bacon", "did_leave_out", "did_placebo_dates", "did_rings", "did_composition",
+)  # fmt: skip
 """Titles of exhibits on what may have been missed."""
 
 TABLE_ONE = ("variable", "level", "measure", "mean_treated", "mean_treated_after", "mean_before", "mean_after")

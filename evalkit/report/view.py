@@ -54,7 +54,7 @@ class View:
         self.protocol: Mapping[str, Any] = document["study"]["protocol"]
         self.labels: Mapping[str, str] = (self.protocol.get("labels") or {}).get(lang) or {}
         self.minimum = int(document["disclosure"]["minimum"])
-        self.table = bool(self.protocol.get("table"))
+        self.table = bool(self.protocol.get("table") or self.protocol.get("panel"))
 
     # -- words ---------------------------------------------------------------------------------------------------
 
@@ -166,9 +166,23 @@ class View:
         if isinstance(out.get("pair"), list | tuple):
             first, second = (inner(self.word(str(item))) for item in out["pair"])
             out["pair"] = self.say("report.pair.against", first=first, second=second)
+        for key in ("estimator", "control"):
+            if isinstance(out.get(key), str):
+                out[key] = self.term(f"report.{key}", out[key])
+        if isinstance(out.get("kind"), str):
+            out["kind"] = self.se_kind(out["kind"])
+        if isinstance(out.get("why"), str):
+            out["why"] = self.why(out["why"])
         if isinstance(out.get("instruments"), list | tuple):
             out["instruments"] = self.listing(inner(self.word(str(item))) for item in out["instruments"])
         return out
+
+    def why(self, code: str) -> str:
+        """The sentence of a fault, where it says enough without the numbers that belong to it."""
+        try:
+            return text.say(f"fault.{code}.say", self.lang)
+        except KeyError:
+            return self.say("report.why")
 
     def listing(self, items: Iterable[str]) -> str:
         """``a, b and c``."""
