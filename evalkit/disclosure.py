@@ -36,6 +36,8 @@ _SETTINGS = ("attention", "threshold")
 _SUPPORT = ("support", "support_comparison", "support_all")
 _NULL = ("placebo", "placebo_amount", "negative_control", "negative_control_amount")
 """Findings that hold an estimate of their own, where there can be no effect."""
+MONEY = ("euro", "dollar")
+"""Units that are shown in whole numbers."""
 _LIMITS = ("months", "width")
 """Whole numbers in checks that count nobody."""
 
@@ -304,7 +306,7 @@ def _unsafe_months(profiles: Iterable[Json], gate: _Gate) -> dict[str, set[int]]
 
 def _profile(profile: Json, gate: _Gate, unsafe: Collection[int]) -> None:
     fraction = profile["estimand"]["unit"] == "fraction"
-    decimals = 3 if fraction else 2 if profile["estimand"]["unit"] == "months" else 0
+    decimals = 3 if fraction else 0 if profile["estimand"]["unit"] in MONEY else 2
     profile["vcov"] = None
     small = False
     for row in profile["months"]:

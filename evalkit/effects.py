@@ -306,13 +306,16 @@ class EffectProfile:
 
     def take(self, keep: NDArray[np.bool_]) -> EffectProfile:
         """The same profile in some of its months; ``keep`` (K,)."""
-        chosen = {
-            item.name: value[keep]
-            for item in fields(self)
-            if isinstance(value := getattr(self, item.name), np.ndarray)
-        }
-        status = tuple(s for s, kept in zip(self.status, keep.tolist(), strict=True) if kept)
-        return replace(self, **chosen, uncertainty=self.uncertainty.take(keep), status=status)
+        return replace(
+            self,
+            month=self.month[keep],
+            estimate=self.estimate[keep],
+            counterfactual=self.counterfactual[keep],
+            n_treated=self.n_treated[keep],
+            n_comparison=self.n_comparison[keep],
+            uncertainty=self.uncertainty.take(keep),
+            status=tuple(s for s, kept in zip(self.status, keep.tolist(), strict=True) if kept),
+        )
 
     def after(self) -> EffectProfile:
         """The months since the start, 1 and later: what lock-in, break-even and sums are about."""

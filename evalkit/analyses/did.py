@@ -43,6 +43,8 @@ BY_TEST = ("wild", "randomisation", "conley_taber", "ferman_pinto")
 """Procedures that give intervals and nothing else."""
 SHORT = {1: 12, 3: 8, 12: 5}
 """Periods before the start that are shown by default, by the length of a period in months."""
+TOLD = ("cell_lone", "regression_cohort_small")
+"""Reservations that the findings on the panel itself make already."""
 NOBODY = {"did.no_treated", "did.no_comparison", "did.no_period_before", "did.one_period", "did.no_rows"}
 
 
@@ -206,7 +208,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     groups, notes = _subgroups(sample, settings, id, outcomes)
     findings += [f for part in shown for f in part.findings]
     exhibits = [e for part in shown for e in part.exhibits]
-    exhibits += [*notes, Note("did_method", _method_words(settings, lead))]
+    exhibits += [*notes, _method(settings, lead)]
     return Analysis(id, "did", (*profiles, *groups), tuple(exhibits), tuple(findings), tuple(lead.data.lost))
 
 
@@ -386,7 +388,7 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
     """Cells that are not estimable, people that change, and the placebo that was named beforehand."""
     scope = one.outcome.name
     codes: dict[str, int] = {}
-    for missing in one.effects.missing:
+    for missing in (m for m in one.effects.missing if m.code not in TOLD):
         codes[missing.code] = codes.get(missing.code, 0) + 1
     for code, cells in codes.items():
         yield Finding("did_cells_missing", scope, "warn", float(cells), None, {"cells": cells, "why": f"did.{code}"})
@@ -401,17 +403,13 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
         yield placebo_finding(profile.take(early), scope, settings.placebo.margin)
 
 
-def _method_words(settings: Settings, one: Estimated) -> dict[str, Any]:
-    panel = one.data.panel
-    return {
-        "estimator": settings.estimator,
-        "control": settings.control,
-        "unit": one.data.unit,
-        "units": panel.units if one.data.unit != "person" else None,
-        "cohorts": len(panel.cohorts),
-        "periods": len(panel.periods),
-        "anticipation": settings.anticipation,
-    }
+def _method(settings: Settings, one: Estimated) -> Note:
+    panel, unit = one.data.panel, one.data.unit
+    params: dict[str, Any] = {"estimator": settings.estimator, "control": settings.control}
+    params |= {"cohorts": len(panel.cohorts), "periods": len(panel.periods)}
+    if unit == "person":
+        return Note("did_method", params)
+    return Note("did_method_unit", params | {"unit": unit, "units": panel.units})
 
 
 # -- subgroups --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any
 
 from evalkit.report.blocks import Bar, Bars, Block, Callout, Grid, Items, Section, Text
 from evalkit.report.changes import changed
-from evalkit.report.findings import explained, not_shown
+from evalkit.report.findings import explained, not_shown, of_analysis
 from evalkit.report.view import (
     ADJUSTED,
     CURRENCIES,
@@ -242,11 +242,16 @@ def _cautions(view: View, profile: Profile) -> Items:
     if len(smaller) < 2 or min(smaller) < SMALL:
         few = view.count(min(smaller, default=None)) if len(smaller) == 2 else view.count(None)
         items.append(view.say("report.caution.small", count=few))
-    if profile["composition"] == "varying":
+    warned = explained(view, profile, ("warn",), remedies=False)
+    told = any(
+        f["code"] == "composition_varying" and f["scope"] in ("", profile["labels"]["outcome"])
+        for f in of_analysis(view, profile["labels"]["analysis"])
+    )
+    if profile["composition"] == "varying" and not told:
         items.append(view.say("report.caution.varying"))
     if row["month"] != profile["months"][-1]["month"]:
         items.append(view.say("report.caution.months_hidden", month=row["month"], last=profile["months"][-1]["month"]))
-    items += explained(view, profile, ("warn",), remedies=False)
+    items += warned
     return Items(tuple(("", item) for item in items), view.say("report.caution.label"))
 
 

@@ -20,6 +20,15 @@ UNADJUSTED, ADJUSTED = ("difference_in_means", "unadjusted"), ("regression_adjus
 """Variants of one analysis, without and with adjustment for covariates."""
 
 
+def _decimals(value: Any, unit: str) -> int:
+    """Decimals of an amount: none for money, one for points and months, more for small amounts of another unit."""
+    if unit in CURRENCIES:
+        return 0
+    if unit in ("fraction", "months") or not finite(value) or value == 0 or abs(value) >= 10:
+        return 1
+    return 2 if abs(value) >= 1 else 3
+
+
 def finite(value: Any) -> bool:
     """Whether a value of the document is a number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
@@ -211,7 +220,7 @@ class View:
 
     def plain(self, value: Any, unit: str, signed: bool = True) -> str:
         """An effect without its unit, for a table whose head names the unit."""
-        return self.number(self.scaled(value, unit), 0 if unit in CURRENCIES else 1, signed)
+        return self.number(self.scaled(value, unit), _decimals(value, unit), signed)
 
     def amount(self, value: Any, unit: str, signed: bool = False) -> str:
         """An effect with its unit."""
@@ -328,7 +337,7 @@ class View:
         estimand = profile["estimand"]
         if is_randomised(profile):
             return self.say("report.versus.control")
-        if self.table:
+        if self.table and estimand["versus"] != "no_adoption":
             return self.say("report.versus.comparison")
         key = f"report.versus.{estimand['versus']}"
         if self.known(key):
