@@ -38,6 +38,8 @@ _NULL = ("placebo", "placebo_amount", "negative_control", "negative_control_amou
 """Findings that hold an estimate of their own, where there can be no effect."""
 MONEY = ("euro", "dollar")
 """Units that are shown in whole numbers."""
+_CLUSTERS = ("few_clusters", "did_few_clusters", "did_few_treated", "did_uneven_clusters")
+"""Findings that count clusters, which are people where the study does not say otherwise."""
 _LIMITS = ("months", "width")
 """Whole numbers in checks that count nobody."""
 
@@ -241,8 +243,11 @@ def _finding(finding: Json, gate: _Gate, gone: Collection[str], by_person: bool)
         if shown is None:
             gate.hide("findings")
             finding["params"] |= {"matched": None}
-    elif finding["code"] == "few_clusters" and by_person:
-        finding["value"] = finding["params"]["clusters"] = gate.count(finding["value"], "findings")
+    elif finding["code"] in _CLUSTERS and by_person:
+        for key in ("clusters", "treated", "comparison"):
+            if _is_number(params.get(key)):
+                finding["params"][key] = gate.count(params[key], "findings")
+        finding["value"] = gate.count(value, "findings") if finding["code"] == "few_clusters" else None
     elif finding["code"] in _NULL:
         _null(finding, params, value, gate)
     elif finding["code"] == "weights_concentrated":  # the largest weight of few people is that of one of them

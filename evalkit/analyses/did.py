@@ -22,7 +22,7 @@ from evalkit.did.few import (
     wild_two_way,
 )
 from evalkit.did.multiplier import multiplier_bootstrap
-from evalkit.did.panel import NEVER
+from evalkit.did.panel import NEVER, Panel
 from evalkit.effects import Covariance, EffectProfile, Estimand, Influence
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Exhibit, Finding, Note
@@ -257,7 +257,8 @@ def uncertain(data: PanelData, choice: Choice, settings: Settings, seed: int) ->
             choice.prepared(panel), by="event", anticipation=choice.anticipation, draws=settings.draws, seed=seed
         )
     elif errors == "wild":
-        tested = wild_influence(choice(panel), draws=settings.draws, seed=seed)
+        found = choice(panel)
+        tested = wild_influence(found, blocks=_blocks(panel, found), draws=settings.draws, seed=seed)
     elif errors == "multiplier":
         return _by_multiplier(choice(panel), settings.draws, seed), None
     else:
@@ -265,6 +266,16 @@ def uncertain(data: PanelData, choice: Choice, settings: Settings, seed: int) ->
     if tested.effects is None:
         raise DesignError(Fault("did.no_overall", {}))
     return within(tested.effects, window), tested
+
+
+def _blocks(panel: Panel, effects: Effects) -> NDArray[np.int64] | None:
+    """The first treated period of each cluster, in the order of the influence."""
+    if not isinstance(effects.uncertainty, Influence):
+        return None
+    first = np.full(len(panel.cluster_ids), NEVER)
+    np.minimum.at(first, panel.cluster, panel.first)
+    of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
+    return np.array([of[i] for i in effects.uncertainty.ids.tolist()], np.int64)
 
 
 def _by_multiplier(effects: Effects, draws: int, seed: int) -> Effects:
