@@ -115,7 +115,8 @@ def protect(document: Mapping[str, Any]) -> Json:
         if table["id"] != "dropped":  # who fell out is few people often; the others' balance does not tell of them
             names.setdefault(table["analysis"], set()).update(hidden)
     safe["exhibits"] = [e for e in safe["exhibits"] if _exhibit(e, gate, names.get(e["analysis"], set()))]
-    by_person = safe["study"]["protocol"].get("treatment", {}).get("cluster", "person") == "person"
+    decided = safe["study"]["protocol"].get("treatment", {})
+    by_person = decided.get("cluster", "person") == decided.get("unit", "person") == "person"
     for finding in safe["findings"]:
         _finding(finding, gate, names.get(finding["analysis"], set()), by_person)
         if finding["code"] == "later_start":  # the sentence tells no more than the chart

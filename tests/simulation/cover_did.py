@@ -184,7 +184,8 @@ def summarise(design: Design, results: Sequence[dict[str, tuple[float, ...]]]) -
             marks.append("–" if not np.isfinite(share) else f"{100 * share:.1f}" + (" **out**" if outside else ""))
         error = gap.std(ddof=1) / math.sqrt(n)
         lines.append(
-            f"| {design.name} | {name} | {gap.mean():+.3f} ({error:.3f}) | {values[:, 1].mean() / gap.std(ddof=1):.2f} | "
+            f"| {design.name} | {name} | {gap.mean():+.3f} ({error:.3f}) | {values[:, 1].mean() / gap.std(ddof=1):.2f} "
+            "| "
             + " | ".join(marks) + " |"
         )  # fmt: skip
     return lines
@@ -194,9 +195,9 @@ def main(reps: int, processes: int, out: Path | None) -> list[str]:
     """All designs; the table as lines."""
     lines = [
         f"{reps} replications a design. Bias is that of the mean over event times 0-{AFTER}, its Monte Carlo error in "
-        "brackets; *error* is the mean standard error over the standard deviation of the estimates. Coverage in per cent "
-        f"of event time 0, event time {AFTER}, their mean, the simultaneous band, and (true value zero) the event times "
-        "before -1. **out**: the 99 % Wilson interval lies outside 93–97 %.",
+        "brackets; *error* is the mean standard error over the standard deviation of the estimates. Coverage in per "
+        f"cent of event time 0, event time {AFTER}, their mean, the simultaneous band, and (true value zero) the event "
+        "times before -1. **out**: the 99 % Wilson interval lies outside 93–97 %.",
         "",
         "| design | estimator | bias | error | at 0 | last | mean | band | before |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|",
