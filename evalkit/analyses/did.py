@@ -23,7 +23,7 @@ from evalkit.did.few import (
 )
 from evalkit.did.multiplier import multiplier_bootstrap
 from evalkit.did.panel import NEVER, Panel
-from evalkit.effects import Covariance, EffectProfile, Estimand, Influence
+from evalkit.effects import Covariance, EffectProfile, Estimand, Influence, Intervals
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Exhibit, Finding, Note
 from evalkit.gate import placebo_finding
@@ -340,9 +340,13 @@ def profile_of(sample: Sample, settings: Settings, id: str, one: Estimated, subg
 
 def _kind(effects: Effects, data: PanelData) -> str:
     """The name of the standard error, with the level it is clustered on in the study's words."""
-    kind, mark, level = effects.se_kind.partition(", clustered on ")
+    kind = effects.se_kind.partition(",")[0]
+    if isinstance(effects.uncertainty, Influence) and kind != "jackknife":
+        kind = "influence function"
+    if isinstance(effects.uncertainty, Intervals) or kind == "placebo":
+        return kind
     own = data.unit if data.panel.level in ("unit", "") else data.panel.level
-    return f"{kind}{mark}{own}" if mark else kind
+    return f"{kind}, clustered on {own}"
 
 
 def _identification(settings: Settings, one: Estimated) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy import special, stats
 
 from evalkit.analyses.adjusted import Shown
 from evalkit.analyses.did import Estimated, Settings, persons_beneath
@@ -132,7 +133,7 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
     try:
         test = pretrend_test(effects)
     except (DesignError, UsageError):
-        return Shown((), ())
+        return _joint(lead)
     scale, persons = _scale(lead), _smallest(lead)
     verdict = _warn(test.p_joint < 0.05, "pass")
     params = {"p": test.p_joint, "months": len(test.event), "persons": persons}
@@ -157,6 +158,20 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
     )  # fmt: skip
     table = (Table("did_power", "did_power", columns, tuple(rows)),) if rows else ()
     return Shown(table, tuple(findings))
+
+
+def _joint(lead: Estimated) -> Shown:
+    """The joint test where the effects before the start have no single base (imputation, a varying base)."""
+    effects = lead.effects
+    early = (effects.at < 0) & np.isfinite(effects.estimate) & (effects.std_error > 0)
+    if not early.any() or effects.vcov is None:
+        return Shown((), ())
+    b, v = effects.estimate[early], np.asarray(effects.vcov)[np.ix_(early, early)]
+    degrees = int(np.linalg.matrix_rank(v, hermitian=True))
+    p_value = float(stats.chi2.sf(b @ np.linalg.pinv(v, hermitian=True) @ b, degrees))
+    params = {"p": p_value, "months": int(early.sum()), "persons": _smallest(lead)}
+    verdict = _warn(p_value < 0.05, "pass")
+    return Shown((), (Finding("did_pretrends", lead.outcome.name, verdict, p_value, 0.05, params),))
 
 
 def _honest(settings: Settings, lead: Estimated) -> Shown:
@@ -353,8 +368,6 @@ def _placebos(sample: Sample, settings: Settings, lead: Estimated) -> Shown:
 
 
 def _two_sided(one: Effects) -> float:
-    from scipy import special
-
     error = float(one.std_error[0])
     return float(2 * special.ndtr(-abs(float(one.estimate[0])) / error)) if error > 0 else np.nan
 

@@ -37,7 +37,9 @@ def run_hazards(sample: Sample, settings: Settings, id: str) -> Analysis:
     others = [o.name for o in sample.study.outcomes if o not in outcomes and o.role == "effect"]
     spells = group_spells(sample, settings.unit, covariates=settings.covariates)
     at_risk = _at_risk(sample, settings, spells)
-    profiles, findings, exhibits = [], [], [_exposed(at_risk)]
+    profiles: list[EffectProfile] = []
+    findings: list[Finding] = []
+    exhibits: list[Exhibit] = [_exposed(at_risk)]
     found: HazardEffects | None = None
     for outcome in outcomes:
         destination = outcome.source.removeprefix("exit:")
