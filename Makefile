@@ -41,9 +41,11 @@ bench: $(VENV)/.develop  ## time and memory of the whole line by number of perso
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_balance.py
 	$(BIN)/python tests/simulation/bench_peers.py
 
-examples: $(VENV)/.develop  ## real data: experiment beside matching, and a published table
+examples: $(VENV)/.develop  ## real data: experiment beside matching, difference-in-differences, published tables
 	$(BIN)/python examples/nsw/run.py
 	$(BIN)/python examples/nsw/dehejia_wahba.py
+	OMP_NUM_THREADS=1 $(BIN)/python examples/castle/run.py
+	OMP_NUM_THREADS=1 $(BIN)/python examples/jtrain/run.py
 
 lock: $(VENV)/.develop $(VENV)/.spark  ## pin what is installed and tested
 	{ echo "# What is tested. Made by make lock; pip reads it as constraints."; $(BIN)/pip freeze --exclude-editable | grep -v -i '^evalkit'; } > requirements.lock

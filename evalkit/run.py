@@ -18,7 +18,7 @@ from evalkit.exhibits import Analysis
 from evalkit.gate import Judgement
 from evalkit.register.dialect import Notice, unheard
 from evalkit.results import Results
-from evalkit.sample import FlowRow, Sample, describe, extend, from_register, from_table, judge_sample
+from evalkit.sample import FlowRow, Sample, describe, extend, from_panel, from_register, from_table, judge_sample
 from evalkit.study import Study, bind, read
 
 Progress = Callable[[str], None]
@@ -91,6 +91,10 @@ def load(study: Study, progress: Progress = silent, notice: Notice = unheard) ->
         table = register.read_table(study, notice)
         progress("sample")
         return table, from_table(study, table)
+    if study.panel is not None:
+        panel = register.read_panel(study, notice)
+        progress("sample")
+        return panel, from_panel(study, panel)
     tables = register.read(study, notice)
     progress("sample")
     return tables, from_register(study, tables)

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import test_changing_register
+import test_did_sample
 import test_layout_keys
 import test_layouts
 import test_statements
@@ -195,6 +196,7 @@ def test_a_check_that_speaks_and_one_that_is_silent(tmp_path, code):
 
 
 ELSEWHERE: dict[str, Callable[..., None]] = {
+    "adopted_unknown": test_did_sample.test_a_day_for_nobody_is_told,
     "area_unknown": test_changing_register.test_areas_that_the_study_does_not_name_are_set_aside,
     "value_not_known": test_changing_register.test_a_value_that_is_unknown_and_a_figure_that_is_old,
     "figure_old": test_changing_register.test_a_value_that_is_unknown_and_a_figure_that_is_old,

@@ -62,8 +62,8 @@ def _fields(study: Study, spec: TableData) -> tuple[Field, ...]:
     return tuple(Field(f"x{i}", kind, own) for i, (own, kind) in enumerate(zip(names, kinds, strict=True)))
 
 
-def _treated(values: np.ndarray) -> np.ndarray:
-    """Treatment as 0 and 1; NaN for any other word."""
+def yes_no(values: np.ndarray) -> np.ndarray:
+    """Words for yes and no as 1 and 0; NaN for any other word."""
     words = [str(value).casefold() for value in values]
     return np.array([_YES_NO.get(word, np.nan) for word in words], np.float64)
 
@@ -115,7 +115,7 @@ def read_table(study: Study, notice: Notice = unheard) -> Table:
     repeated = int((units[1:] == units[:-1]).sum())
     if repeated:
         faults.append(Fault("data.duplicate_units", {"column": spec.unit, "count": repeated}, "table.unit"))
-    arrays[treatment] = _treated(arrays[treatment])
+    arrays[treatment] = yes_no(arrays[treatment])
     wrong = int(np.isnan(arrays[treatment]).sum())
     if wrong:
         params = {"column": spec.treatment, "count": wrong}

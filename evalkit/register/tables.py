@@ -20,6 +20,7 @@ from evalkit.register.dialect import AUTO, Notice, settle, unheard
 from evalkit.register.engine import Engine
 from evalkit.register.filled import filled_in
 from evalkit.register.keys import compose
+from evalkit.register.panel import read_adopted
 from evalkit.register.reader import Raw, check_columns, plain_table
 from evalkit.register.schema import (
     MANY_TABLES,
@@ -70,6 +71,8 @@ class Register:
         The checks, which are run when ``findings`` is asked for.
     changes, areas:
         By covariate that changes over time: its values by person and day, or its figures by area and month.
+    adopted:
+        By unit, where the study gives days of adoption.
     """
 
     persons: nw.LazyFrame = field(repr=False)
@@ -84,9 +87,10 @@ class Register:
     survey: checks.Survey = field(repr=False, compare=False)
     changes: Mapping[str, nw.LazyFrame] = field(default_factory=dict, repr=False)
     areas: Mapping[str, nw.LazyFrame] = field(default_factory=dict, repr=False)
+    adopted: Mapping[str, dt.date] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for kind in MANY_TABLES:
+        for kind in (*MANY_TABLES, "adopted"):
             object.__setattr__(self, kind, MappingProxyType(dict(getattr(self, kind))))
 
     @cached_property
@@ -232,9 +236,15 @@ def _finish(
 
 
 def _build(
-    study: Study, data: Data, loads: Loads, found: _Found, engine: Engine | SparkEngine | None = None
+    study: Study,
+    data: Data,
+    loads: Loads,
+    found: _Found,
+    engine: Engine | SparkEngine | None = None,
+    notice: Notice = unheard,
 ) -> Register:
     """Type, sift, check and sort the tables, in an engine of their own unless one is given."""
+    adopted, adoption = read_adopted(study, notice)
     window = (data.window.first, data.window.last)
     day = "referral" if study.time.clock == "referral" else "start"
     engine = engine or Engine()
@@ -272,7 +282,7 @@ def _build(
         surveyed[table] = checks.Sifted(sifted, columns, rules, checks.notes(table, columns, window))
         frames[table] = _finish(engine, table, usable, columns, window)
     found.raise_faults()
-    inputs = tuple(Input(raw.name, raw.sha256, raw.rows) for raw, _ in loads.values())
+    inputs = (*(Input(raw.name, raw.sha256, raw.rows) for raw, _ in loads.values()), *adoption)
     loads.clear()
     pa.default_memory_pool().release_unused()  # the files as read are several times the size of the tables
     tables = (frames["persons"], frames["benefits"], frames["episodes"], frames.get("jobs"))
@@ -280,7 +290,7 @@ def _build(
     changes = {name: frames[f"changes.{name}"] for name in data.changes}
     areas = {name: frames[f"areas.{name}"] for name in data.areas}
     about = (tuple(found.checks), tuple(found.quarantine))
-    return Register(*tables, window, inputs, *about, engine, survey, changes, areas)
+    return Register(*tables, window, inputs, *about, engine, survey, changes, areas, adopted)
 
 
 def _drops(
@@ -316,7 +326,7 @@ def read(study: Study, notice: Notice = unheard) -> Register:
     found = _Found()
     loads = _load(study, data, found, notice)
     found.raise_faults()
-    return _build(study, data, loads, found)
+    return _build(study, data, loads, found, notice=notice)
 
 
 def from_spark(study: Study, session: Any, notice: Notice = unheard, **tables: Any) -> Register:
@@ -341,7 +351,7 @@ def from_spark(study: Study, session: Any, notice: Notice = unheard, **tables: A
     found = _Found()
     loads = _load(study, data, found, notice, Spark(session, tables))
     found.raise_faults()
-    return _build(study, data, loads, found, SparkEngine(session))
+    return _build(study, data, loads, found, SparkEngine(session), notice)
 
 
 def _frame(table: str, frame: pd.DataFrame, columns: tuple[Field, ...]) -> Raw:

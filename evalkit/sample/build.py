@@ -23,22 +23,25 @@ from evalkit.errors import DataError, DesignError, Fault
 from evalkit.hashing import hash_ids, mix, uniform
 from evalkit.register import Check, Register
 from evalkit.sample.changing import MISSING, Changing, read_changing
+from evalkit.sample.filling import fill_missing
 from evalkit.sample.flow import Tally
 from evalkit.sample.instruments import Episodes, Instruments, read_instruments
 from evalkit.sample.jobs import Jobs, read_jobs
 from evalkit.sample.levels import shown
 from evalkit.sample.merging import merge_benefits
 from evalkit.sample.outcomes import SpellOutcomes
+from evalkit.sample.panels import RegisterPanels, without_entries
 from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, first_starts, locator
 from evalkit.sample.types import NO_START, Entries, MultiArm, People, Sample
 from evalkit.study import Study
+from evalkit.study.model import PANEL_METHODS
 from evalkit.study.outcome_source import OutcomeSource, read_source
 
 Mask = NDArray[np.bool_]
 
 
 def from_register(study: Study, register: Register) -> Sample:
-    """Risk sets from administrative tables.
+    """Risk sets from administrative tables; none where every analysis works on panels.
 
     Raises
     ------
@@ -46,6 +49,8 @@ def from_register(study: Study, register: Register) -> Sample:
         ``design.no_starters`` when nobody eligible starts the instrument, ``design.no_risk_set`` when nobody is at risk
         beside them; both tell where people fell out.
     """
+    if study.on_panels:
+        return _panels_only(study, register)
     frame = _Frame.read(study, register)
     first, second = {
         "dates": ("dates", ""),
@@ -53,10 +58,27 @@ def from_register(study: Study, register: Register) -> Sample:
         "exit_first": ("exit_first", "start_first"),
     }[study.time.within_month]
     sample = _cut(frame, first)
+    if any(analysis.method in PANEL_METHODS for analysis in study.analyses):
+        panels = _panels(study, register, frame.people, frame.usable, frame.changing)
+        sample = replace(sample, panels=panels, checks=(*sample.checks, *panels.checks()))
     try:
         return replace(sample, alternative=_cut(frame, second)) if second else sample
     except DesignError:  # nobody left under the other convention: there is nothing to show beside the first
         return sample
+
+
+def _panels_only(study: Study, register: Register) -> Sample:
+    """A sample without entries: people, and panels of them."""
+    persons = register.arrays("persons")
+    people, usable = _people(study, persons)
+    changing = read_changing(study, register, persons, locator(persons["person"]))
+    panels = _panels(study, register, people, usable, changing)
+    about = {"changing": changing, "checks": panels.checks()}
+    return without_entries(study, "register", people, panels, panels.flow(), study.time.horizon, **about)
+
+
+def _panels(study: Study, register: Register, people: People, usable: Mask, changing: Changing) -> RegisterPanels:
+    return RegisterPanels(study, register, people, usable, changing, _barred(study, register.arrays("persons")))
 
 
 def _cut(frame: _Frame, convention: str) -> Sample:
@@ -254,21 +276,6 @@ def cluster_codes(values: NDArray[np.object_]) -> NDArray[np.int64]:
     missing = np.array([value is None or value != value for value in values], bool)
     _, codes = np.unique(np.where(missing, "", values).astype(str), return_inverse=True)
     return np.where(missing, len(values) + np.arange(len(values)), codes)
-
-
-def fill_missing(numeric: NDArray[np.float64], names: list[str]) -> tuple[NDArray[np.float64], list[str]]:
-    """Missing numbers become the column's mean, with an indicator column that says so."""
-    columns, labels = [], []
-    for j, name in enumerate(names):
-        gap = np.isnan(numeric[:, j])
-        if gap.all():
-            raise DataError(Fault("sample.covariate_empty", {"column": name}))
-        columns.append(np.where(gap, np.nanmean(numeric[:, j]), numeric[:, j]))
-        labels.append(name)
-        if gap.any():
-            columns.append(gap.astype(float))
-            labels.append(f"{name}:missing")
-    return (np.column_stack(columns) if columns else np.empty((len(numeric), 0))), labels
 
 
 def _exclusions(

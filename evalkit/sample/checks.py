@@ -222,8 +222,10 @@ SAMPLE_RULES: tuple[SampleRule, ...] = (
 
 
 def judge_sample(sample: Sample) -> tuple[Check, ...]:
-    """The checks of a sample."""
+    """The checks of a sample; one without entries, which gives panels only, has none."""
     view, checks = View(sample), []
+    if sample.panels is not None and not len(sample.entries):
+        return ()
     for rule in SAMPLE_RULES:
         for found in rule.find(view):
             count, of = sum(found.counts.values()), sum(found.totals.values())

@@ -21,5 +21,7 @@ DESCRIPTIONS: tuple[Description, ...] = (describe_spells, describe_instruments)
 
 
 def describe(register: Register, sample: Sample) -> tuple[Exhibit, ...]:
-    """All descriptions of a register and the sample cut from it."""
+    """All descriptions of a register and the sample cut from it; none without risk sets."""
+    if not len(sample.entries):
+        return ()
     return tuple(exhibit for description in DESCRIPTIONS for exhibit in description(register, sample))

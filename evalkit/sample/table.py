@@ -7,7 +7,8 @@ import numpy as np
 from evalkit.design import factor
 from evalkit.hashing import hash_ids
 from evalkit.register import Table
-from evalkit.sample.build import cluster_codes, fill_missing, group_factors
+from evalkit.sample.build import cluster_codes, group_factors
+from evalkit.sample.filling import fill_missing
 from evalkit.sample.flow import Tally
 from evalkit.sample.levels import shown
 from evalkit.sample.outcomes import TableOutcomes

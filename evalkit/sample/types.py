@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,11 @@ from evalkit.sample.history import AnyDays
 from evalkit.sample.instruments import Instruments
 from evalkit.study import Study
 
+if TYPE_CHECKING:
+    from evalkit.sample.panels import PanelData, Period
+
 Array = NDArray[np.float64]
+Among = NDArray[np.bool_] | None
 
 NO_START = np.int32(2**30)
 
@@ -97,6 +101,18 @@ class Outcomes(Protocol):
         ...
 
 
+class Panels(Protocol):
+    """Where panels of a study come from; :class:`Sample` passes its calls on, see there."""
+
+    def panel(self, outcome: str, unit: str, period: Period, traits: bool, among: Among) -> PanelData:
+        """Units over periods."""
+        ...
+
+    def cross_sections(self, outcome: str, months: int, group: str, period: Period, among: Among) -> PanelData:
+        """Those who enter, by period of entry."""
+        ...
+
+
 @dataclass(frozen=True)
 class MultiArm:
     """Several instruments side by side, each person in the arm of the instrument that he starts first.
@@ -122,7 +138,7 @@ class Sample:
     Attributes
     ----------
     study: the protocol it was cut by.
-    source: ``register`` or ``table``.
+    source: ``register``, ``table`` or ``panel`` (a ready panel file).
     people, entries: see there.
     outcomes: gives paths by name.
     horizon: months of follow-up asked for; ``follow_up``: ``complete`` or ``available``.
@@ -133,10 +149,12 @@ class Sample:
     changing: covariates that change over time; ``months_begin``: with month-only data the first day of each spell.
     instruments: every instrument of the study with its episodes; None for a table.
     several: the same people by the instrument that they start first, where the study names ``others``.
+    panels: gives panels; None for a table. A study of which every analysis works on panels has no entries: ``entries``
+        is empty, and in ``flow`` an entry is a person.
     """
 
     study: Study
-    source: Literal["register", "table"]
+    source: Literal["register", "table", "panel"]
     people: People
     entries: Entries
     outcomes: Outcomes
@@ -152,6 +170,69 @@ class Sample:
     months_begin: Days | None = None
     instruments: Instruments | None = None
     several: MultiArm | None = None
+    panels: Panels | None = field(default=None, repr=False, compare=False)
+
+    def panel(
+        self,
+        outcome: str,
+        *,
+        unit: str | None = None,
+        period: Period = "month",
+        traits: bool = False,
+        among: Among = None,
+    ) -> PanelData:
+        """A panel of one outcome: units over calendar periods, with the period in which each was first treated.
+
+        Parameters
+        ----------
+        outcome: a name of the study. ``durable:`` and ``return:`` outcomes have no panel.
+        unit: ``person`` or a column of persons; without, ``treatment.unit``. A unit may lie below the one that adopts
+            (persons of teams), not above it. With a ready panel file unit, period and traits are those of the file.
+        traits: also the mean of each covariate among those on benefit in each row's period: whom a unit consists of.
+        among: (P,) only these of ``people``: a subgroup.
+
+        Raises
+        ------
+        DataError
+            ``shapes.unknown_outcome``, ``shapes.unknown_column``, ``shapes.no_period``, ``sample.no_jobs``,
+            ``did.unit_mixed``, and those of ``evalkit.did.frame.panel_from_frame``.
+        DesignError
+            ``did.no_panel`` for a table; those of ``panel_from_frame``.
+        """
+        if self.panels is None:
+            raise DesignError(Fault("did.no_panel", {"source": self.source}))
+        return self.panels.panel(outcome, unit or self.study.treatment.unit, period, traits, among)
+
+    def cross_sections(
+        self,
+        outcome: str,
+        *,
+        months: int,
+        group: str | None = None,
+        period: Period = "quarter",
+        among: Among = None,
+    ) -> PanelData:
+        """Repeated cross-sections of inflow: those who enter, by the period in which they do.
+
+        A row is a benefit spell that begins within the window, its outcome that ``months`` months after entry (an event
+        by then, a state at that close, an amount summed until then), its first treated period that of its group: who
+        enters from then on is treated. Clusters are groups. ``eligibility`` is judged on the day of entry, and only
+        spells that can be followed so long take part.
+
+        Parameters
+        ----------
+        months: at least 1.
+        group: a column of persons; without, ``treatment.unit``.
+
+        Raises
+        ------
+        DataError, DesignError
+            As :meth:`panel`; ``did.inflow_person`` when the group is a person, ``did.inflow_months`` when nobody can be
+            followed so long, ``did.inflow_register`` for a ready panel file.
+        """
+        if self.panels is None:
+            raise DesignError(Fault("did.no_panel", {"source": self.source}))
+        return self.panels.cross_sections(outcome, months, group or self.study.treatment.unit, period, among)
 
     @cached_property
     def months(self) -> NDArray[np.int16]:

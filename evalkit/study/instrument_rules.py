@@ -98,13 +98,13 @@ def _treatment(parts: Parts, types: list[str] | None) -> Iterator[Issue]:
     treatment = parts.get(Treatment, "treatment")
     if treatment is None:
         return
-    if types is not None and not types:
+    if types is not None and not types and not treatment.adopts:
         path: KeyPath = ("data", "episodes", "codes", "type")
         yield Issue(path, "study.missing_key", {"key": "type", "where": "[data.episodes.codes]"})
     elif types:
         made = [instrument.name for _, instrument in parts.each(Instrument, "instrument") if instrument.derived]
         names = [*types, *made]
-        if treatment.instrument not in names:
+        if treatment.instrument not in names and not treatment.adopts:
             yield not_allowed(("treatment", "instrument"), treatment.instrument, names)
         if treatment.versus not in (*STRATEGIES, *names):
             yield not_allowed(("treatment", "versus"), treatment.versus, [*STRATEGIES, *names])

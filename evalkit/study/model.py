@@ -15,7 +15,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from evalkit.study.outcome_source import read_source
 
 Language = Literal["nl", "en"]
-Method = Literal["matching", "weighting", "pairwise", "experiment"]
+Method = Literal["matching", "weighting", "pairwise", "experiment", "did"]
+
+PANEL_METHODS = ("did",)
+"""Methods that work on panels: units over calendar periods, not persons from a time zero."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 """Words that may not be empty."""
@@ -142,6 +145,34 @@ class TableData(Source):
         return tuple(name for held in (self.outcomes, self.before) for names in held.values() for name in names)
 
 
+class PanelSpec(Source):
+    """A ready panel: one row a unit and period (``repeated``: one row a person in a cross-section).
+
+    Either ``first_treated`` (the first treated period, empty or 0 for never) or ``treated`` (0 or 1 in each row).
+    ``outcomes``: a column each. ``persons``: the column that tells how many persons are beneath a row.
+    ``period_months``: None where dates or years tell it.
+    """
+
+    unit: Text
+    period: Text
+    outcomes: Annotated[dict[Name, Text], Field(min_length=1)]
+    first_treated: Text = ""
+    treated: Text = ""
+    cluster: Text = ""
+    weight: Text = ""
+    persons: Text = ""
+    repeated: bool = False
+    period_months: Annotated[int, Field(ge=1, le=60)] | None = None
+    format: Format = Format()
+
+
+class AdoptedFrom(Source):
+    """A table of the days on which units adopted the instrument: which column names the unit, and which the day."""
+
+    unit: Text
+    day: Text
+
+
 class Spells(Frozen):
     """How rows of benefits and jobs become spells and amounts."""
 
@@ -150,12 +181,16 @@ class Spells(Frozen):
     job_amounts: Literal["total", "rate"] = "total"
 
 
+LONGEST = 240
+"""Months (or periods) after which nothing is looked at."""
+
+
 class Time(Frozen):
-    """The clock and how long each person is followed."""
+    """The clock and how long each person, or unit of a panel, is followed."""
 
     clock: Literal["start", "referral"] = "start"
     within_month: Literal["dates", "start_first", "exit_first"] = "dates"
-    horizon: int = Field(ge=1, le=240)
+    horizon: int = Field(ge=1, le=LONGEST)
     follow_up: Literal["complete", "available"] = "complete"
 
 
@@ -170,18 +205,30 @@ class Eligibility(Frozen):
     exclude: dict[Text, Annotated[tuple[Text, ...], Field(min_length=1)]] = {}
 
 
-STRATEGIES = ("wait", "never")
+STRATEGIES = ("wait", "never", "no_adoption")
 """What an instrument may be compared with besides another instrument."""
 
 
 class Treatment(Frozen):
-    """The two strategies that are compared; ``others`` are further instruments, compared with these pair by pair."""
+    """The two strategies that are compared; ``others`` are further instruments, compared with these pair by pair.
+
+    ``unit``: at which level the instrument is taken up, where analyses work on panels: ``person`` or a column of
+    persons. ``adopted``, ``adopted_from``: the day on which each of them did; without, the first start of a person.
+    """
 
     instrument: Name
     versus: Name = "wait"
     others: tuple[Name, ...] = ()
     cluster: Text = "person"
+    unit: Text = "person"
+    adopted: Annotated[dict[Text, Day], Field(min_length=1)] | None = None
+    adopted_from: AdoptedFrom | None = None
     design: Literal["observational", "randomised"] = "observational"
+
+    @property
+    def adopts(self) -> bool:
+        """Whether days of adoption are given, so that nobody need start an instrument."""
+        return self.adopted is not None or self.adopted_from is not None
 
     @property
     def opposed(self) -> tuple[str, ...]:
@@ -303,6 +350,7 @@ class Protocol(Frozen):
     title: dict[Language, Text]
     data: Data | None = None
     table: TableData | None = None
+    panel: PanelSpec | None = None
     spells: Spells = Spells()
     time: Time
     eligibility: Eligibility = Eligibility()
@@ -361,6 +409,11 @@ class Study(Protocol):
     def primary(self) -> Outcome:
         """The one primary outcome."""
         return next(outcome for outcome in self.outcomes if outcome.primary)
+
+    @property
+    def on_panels(self) -> bool:
+        """Whether every analysis works on panels, so that no risk sets are needed."""
+        return all(analysis.method in PANEL_METHODS for analysis in self.analyses)
 
     @property
     def look_ahead(self) -> int:

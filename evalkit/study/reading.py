@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from evalkit.errors import Fault, StudyError
 from evalkit.study.complete import complete
 from evalkit.study.lines import KeyPath, Lines
-from evalkit.study.model import Protocol, Study
+from evalkit.study.model import LONGEST, PANEL_METHODS, Protocol, Study
 from evalkit.study.parts import Parts
 from evalkit.study.rules import contradictions
 from evalkit.study.translate import Issue, frozen, issues
@@ -154,14 +154,26 @@ def _toml(text: str, path: Path) -> dict[str, Any]:
 
 
 def _prepare(raw: dict[str, Any]) -> None:
-    """In place: a method's settings go together, a table study gets its horizon."""
+    """In place: a method's settings go together; table and panel studies get what they need not say."""
     if isinstance(raw.get("analysis"), tuple):
         raw["analysis"] = tuple(_analysis(item) for item in raw["analysis"])
+    ready = "panel" in raw and "data" not in raw and "table" not in raw
+    if (ready or _on_panels(raw)) and isinstance(raw.get("treatment"), dict):
+        raw["treatment"] = {"versus": "no_adoption", **raw["treatment"]}
+    if ready and isinstance(raw.get("time", {}), dict):
+        raw["time"] = {"horizon": LONGEST, "follow_up": "available", **raw.get("time", {})}
     table, time = raw.get("table"), raw.get("time", {})
     if isinstance(table, dict) and "data" not in raw and isinstance(time, dict) and "horizon" not in time:
         outcomes = table.get("outcomes")
         columns = outcomes.values() if isinstance(outcomes, dict) else ()
         raw["time"] = {**time, "horizon": max([1, *(len(names) for names in columns if isinstance(names, tuple))])}
+
+
+def _on_panels(raw: Mapping[str, Any]) -> bool:
+    """Whether no analysis starts a clock for persons: every method works on panels."""
+    analyses = raw.get("analysis")
+    items = [item for item in analyses if isinstance(item, dict)] if isinstance(analyses, tuple) else []
+    return "table" not in raw and bool(items) and all(item.get("method") in PANEL_METHODS for item in items)
 
 
 def _left_to_a_layout(issue: Issue, faulty: Collection[KeyPath]) -> bool:

@@ -30,6 +30,7 @@ from evalkit.study.model import (
     Window,
 )
 from evalkit.study.outcome_source import AMOUNTS, NOT, WORK_REGISTER, OutcomeSource, destinations, examples, read_source
+from evalkit.study.panel_rules import on_panels, ready_panel
 from evalkit.study.parts import Parts
 from evalkit.study.translate import Issue, nearest, not_allowed, unknown_key
 
@@ -81,16 +82,21 @@ def contradictions(parts: Parts, root: str) -> list[Issue]:
         found += changing(parts, RESERVED_COLUMNS)
     elif parts.raw("table") is not None:
         found += [*_table(parts)]
+    elif parts.raw("panel") is not None:
+        found += [*ready_panel(parts)]
+    found += [*on_panels(parts)]
     found += [*_paths(parts), *_sources(parts), *_formats(parts), *_methods(parts)]
     return found
 
 
 def _road(parts: Parts, root: str) -> Iterator[Issue]:
-    """Register tables or one ready table: exactly one of them."""
-    has_data, has_table = parts.raw("data") is not None, parts.raw("table") is not None
+    """Register tables, one ready table or one ready panel: exactly one of them."""
+    has_data, has_table, has_panel = (parts.raw(name) is not None for name in ("data", "table", "panel"))
     if has_data and has_table:
         yield Issue(("table",), "study.data_and_table", {})
-    if not has_data and not has_table:
+    if has_panel and (has_data or has_table):
+        yield Issue(("panel",), "study.panel_and_other", {"other": "data" if has_data else "table"})
+    if not has_data and not has_table and not has_panel:
         yield Issue((), "study.no_data", {"file": root})
 
 
@@ -375,7 +381,8 @@ def _table(parts: Parts) -> Iterator[Issue]:
 
 def _paths(parts: Parts) -> Iterator[Issue]:
     """Data files lie inside the study folder."""
-    places: list[KeyPath] = [("data", "folder"), ("data", "codelists"), ("table", "file")]
+    places: list[KeyPath] = [("data", "folder"), ("data", "codelists"), ("table", "file"), ("panel", "file")]
+    places.append(("treatment", "adopted_from", "file"))
     places += [(*place, "file") for place in register_tables(parts)]
     for place in places:
         value = parts.raw(*place)
@@ -386,7 +393,7 @@ def _paths(parts: Parts) -> Iterator[Issue]:
 
 def _sources(parts: Parts) -> Iterator[Issue]:
     """A file or a database, and what is needed to find the table in it. A connection string is never shown."""
-    for place in (("table",), *register_tables(parts)):
+    for place in (("table",), ("panel",), ("treatment", "adopted_from"), *register_tables(parts)):
         if not isinstance(parts.raw(*place), dict):
             continue
         file, table, sheet, database = (parts.raw(*place, key) for key in ("file", "table", "sheet", "database"))
@@ -409,13 +416,14 @@ def _sources(parts: Parts) -> Iterator[Issue]:
     if any(inside) and not all(inside):
         other = given[inside.index(False)]
         yield Issue(other, "study.spark_mixed", {"where": f"[{'.'.join(other)}]"})
-    if parts.raw("table", "database") == SPARK:
-        yield Issue(("table", "database"), "study.spark_table", {})
+    for place in (("table",), ("panel",), ("treatment", "adopted_from")):
+        if parts.raw(*place, "database") == SPARK:
+            yield Issue((*place, "database"), "study.spark_table", {})
 
 
 def _formats(parts: Parts) -> Iterator[Issue]:
     """A date format has at least a month and a year of four digits, and nothing we cannot read."""
-    for section in ("data", "table"):
+    for section in ("data", "table", "panel"):
         value = parts.raw(section, "format", "date")
         if isinstance(value, str) and value not in ("", "auto"):
             codes = _DIRECTIVE.findall(value)

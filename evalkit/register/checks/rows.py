@@ -239,7 +239,8 @@ def records(table: str, raw: Raw) -> tuple[list[Check], list[Quarantined], list[
     share = raw.ragged / raw.rows
     if share >= HALF:
         params = {"file": raw.name, "count": raw.ragged, "share": share}
-        place = "table.file" if table == "table" else f"data.{table}.file"
+        ready = table in ("table", "panel") or table.startswith("treatment.")
+        place = f"{table}.file" if ready else f"data.{table}.file"
         return found, [], [Fault("data.ragged", params, place)]
     found.append(Check("ragged_record", "warn", table, raw.ragged, share, {"file": raw.name}))
     return found, [Quarantined(table, "ragged_record", "", raw.ragged)], []
@@ -269,10 +270,14 @@ def unreadable(table: str, fields: Sequence[Field], typed: nw.LazyFrame) -> list
     return faults
 
 
-def not_numeric(fields: Sequence[Field], frame: nw.LazyFrame) -> list[Fault]:
-    """Faults of columns that must be numbers throughout."""
+def not_numeric(fields: Sequence[Field], frame: nw.LazyFrame, place: str = "table") -> list[Fault]:
+    """Faults of columns that must be numbers, or dates, throughout."""
     return [
-        Fault("data.not_numeric", {"column": field.own, "count": bad, "share": bad / filled}, "table")
+        Fault(
+            "data.no_dates" if field.kind == "date" else "data.not_numeric",
+            {"column": field.own, "count": bad, "share": bad / filled},
+            place,
+        )
         for field, bad, filled in _unreadable(fields, frame)
     ]
 

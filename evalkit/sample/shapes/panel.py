@@ -14,6 +14,7 @@ from typing import Literal
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from evalkit import calendar
 from evalkit.errors import DataError, Fault
@@ -56,6 +57,9 @@ def panel(
     unit: str = "person",
     period: Period = "month",
     adopted: Mapping[str, dt.date] | None = None,
+    adopter: str | None = None,
+    among: NDArray[np.bool_] | None = None,
+    persons: bool = False,
 ) -> nw.LazyFrame:
     """A panel of one outcome.
 
@@ -69,6 +73,13 @@ def panel(
     adopted:
         By unit the day on which it adopted the instrument. Without, it is the day on which the first of its persons
         starts it.
+    adopter:
+        The column of persons whose values adopt (or ``person``), when that is not ``unit``: persons of teams. It must
+        be the same for all persons of a unit. Clusters are then adopters, unless the study names others.
+    among:
+        (P,) only these persons, in the order of the table of persons.
+    persons:
+        Also a last column ``persons``: those beneath the outcome, of the unit or, with an exit rate, at risk.
 
     Returns
     -------
@@ -82,11 +93,10 @@ def panel(
     """
     source = _source(register, study, outcome)
     grid = _grid(register, study, source, LENGTH[period])
-    people = _people(register, study, unit)
+    people = _people(register, study, unit, adopter or unit, among)
     sums = _sums(register, study, source, grid).join(people, on="place", how="inner")
-    sums = (
-        sums.with_columns(period=grid.number(_c("month"))).group_by("unit", "period").agg(_c("y").sum(), _c("n").sum())
-    )
+    grouped = sums.with_columns(period=grid.number(_c("month"))).group_by("unit", "period")
+    sums = grouped.agg(_c("y").sum(), _c("n").sum(), at_risk=_c("place").n_unique())
     units = people.group_by("unit").agg(persons=nw.len(), low=_c("cluster").min(), high=_c("cluster").max())
     same = nw.when(_c("low") == _c("high")).then(_c("low")).otherwise(_c("unit"))
     units = units.join(_treated(register, study, people, grid, adopted), on="unit", how="left").with_columns(
@@ -99,7 +109,7 @@ def panel(
     rate = source.family == "exit"
     frame = frame.join(sums, on=["unit", "period"], how="inner" if rate else "left")
     if rate:
-        frame = frame.with_columns(outcome=_c("y") / _c("n"), weight=_c("n").cast(nw.Float64))
+        frame = frame.with_columns(outcome=_c("y") / _c("n"), weight=_c("n").cast(nw.Float64), persons=_c("at_risk"))
     else:
         months = grid.length if source.family == "state" else 1
         frame = frame.with_columns(
@@ -110,9 +120,35 @@ def panel(
         begins, on="number", how="left"
     )
     frame = frame.filter(_c("weight") > 0)
-    return frame.select("unit", "period", "begins", "outcome", "first_treated", "cluster", "weight").sort(
-        "unit", "period"
-    )
+    names = ["unit", "period", "begins", "outcome", "first_treated", "cluster", "weight", *["persons"] * persons]
+    return frame.select(*names).sort("unit", "period")
+
+
+def at_risk(register: Register, study: Study, outcome: str, period: Period) -> nw.LazyFrame:
+    """Who is on benefit at the close of the month before some month of a period: ``place``, ``period``, each once.
+
+    Periods are those of a panel of the outcome.
+
+    Raises
+    ------
+    DataError
+        As ``panel``.
+    """
+    grid = _grid(register, study, _source(register, study, outcome), LENGTH[period])
+    months = _sums(register, study, OutcomeSource("exit", "any"), grid)
+    return months.select("place", period=grid.number(_c("month"))).unique()
+
+
+def whole_periods(register: Register, period: Period) -> tuple[int, int]:
+    """The first and the last calendar period of which every month lies in the window, since January 1970.
+
+    Raises
+    ------
+    DataError
+        ``shapes.no_period``.
+    """
+    grid = _whole(register, 0, LENGTH[period])
+    return grid.first, grid.last
 
 
 def _source(register: Register, study: Study, outcome: str) -> OutcomeSource:
@@ -129,27 +165,38 @@ def _source(register: Register, study: Study, outcome: str) -> OutcomeSource:
 
 def _grid(register: Register, study: Study, source: OutcomeSource, length: int) -> _Grid:
     """Periods of which every month lies in the window, with what the outcome looks ahead."""
+    return _whole(register, source.look_ahead(study.spells.merge_gap_months), length)
+
+
+def _whole(register: Register, ahead: int, length: int) -> _Grid:
     first, last = (np.array(calendar.day_number(day)) for day in register.window)
     month = int(calendar.month_number(first))
     begin = month + int(calendar.month_start(month) < first)
-    end = int(calendar.month_number(last + 1)) - 1 - source.look_ahead(study.spells.merge_gap_months)
+    end = int(calendar.month_number(last + 1)) - 1 - ahead
     grid = _Grid(length, -(-begin // length), (end + 1) // length - 1)
     if grid.last < grid.first:
         raise DataError(Fault("shapes.no_period", {"months": length}))
     return grid
 
 
-def _people(register: Register, study: Study, unit: str) -> nw.LazyFrame:
-    """``place``, ``unit``, ``cluster``; people without a unit are left out."""
+def _people(register: Register, study: Study, unit: str, adopter: str, among: NDArray[np.bool_] | None) -> nw.LazyFrame:
+    """``place``, ``unit``, ``adopter``, ``cluster``; people without a unit or an adopter are left out."""
     known = {field.name for field in fields(study, "persons") if field.own}
-    if unit not in known:
-        raise DataError(Fault("shapes.unknown_column", {"name": unit, "valid": ", ".join(sorted(known))}))
+    for name in (unit, adopter):
+        if name not in known:
+            raise DataError(Fault("shapes.unknown_column", {"name": name, "valid": ", ".join(sorted(known))}))
     level = study.treatment.cluster
-    own = _c(unit).cast(nw.String)
-    cluster = own if level == "person" else nw.coalesce(_c(level).cast(nw.String), own)
+    own, adopts = _c(unit).cast(nw.String), _c(adopter).cast(nw.String)
+    cluster = adopts if level == "person" else nw.coalesce(_c(level).cast(nw.String), adopts)
     persons = register.engine.places("persons")
-    frame = persons.select("place", own.alias("unit"), cluster.alias("cluster"))
-    return frame.filter(~_c("unit").is_null())
+    frame = persons.select("place", own.alias("unit"), adopts.alias("adopter"), cluster.alias("cluster"))
+    if among is not None:
+        places = np.flatnonzero(among)
+        name = f"__among_{hashlib.blake2b(places.tobytes(), digest_size=8).hexdigest()}"
+        has = register.engine.has(name)
+        chosen = register.engine.frame(name) if has else register.engine.put(name, pa.table({"place": places}))
+        frame = frame.join(chosen, on="place", how="inner")
+    return frame.filter(~_c("unit").is_null(), ~_c("adopter").is_null())
 
 
 def _treated(
@@ -157,14 +204,16 @@ def _treated(
 ) -> nw.LazyFrame:
     """``unit`` and the period in which it is first treated; the first one for those who were before."""
     if adopted is None:
-        days = first_starts(register, study).join(people, on="place", how="inner").select("unit", "on")
+        days = first_starts(register, study).join(people, on="place", how="inner").select("adopter", "on")
     else:
         rows = sorted(adopted.items())
         name = f"__adopted_{hashlib.blake2b(repr(rows).encode(), digest_size=8).hexdigest()}"
-        columns = {"unit": [key for key, _ in rows], "on": pa.array([day for _, day in rows], pa.date32())}
+        columns = {"adopter": [key for key, _ in rows], "on": pa.array([day for _, day in rows], pa.date32())}
         known = register.engine.has(name)
         days = register.engine.frame(name) if known else register.engine.put(name, pa.table(columns))
-    frame = days.group_by("unit").agg(on=_c("on").min())
+    frame = days.group_by("adopter").agg(on=_c("on").min())
+    units = people.select("unit", "adopter").unique()
+    frame = units.join(frame, on="adopter", how="inner").group_by("unit").agg(on=_c("on").min())
     number = grid.number(month_number(_c("on")))
     return frame.select("unit", first_treated=nw.when(number > 1).then(number).otherwise(1))
 
