@@ -33,12 +33,16 @@ docs: $(VENV)/.develop  ## the documentation as a site, in site/
 coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cover (long); writes docs/coverage-table.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover.py --replications 500 --out docs/coverage-table.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_estimators.py --reps 1000 --boot 100 --processes 2 --out docs/coverage-estimators.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_did.py --reps 1000 --processes 2 --out docs/coverage-did.md
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/size_few.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_hazards.py
 
 bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
 	$(BIN)/python tests/simulation/bench.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_matching.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_weighting.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_balance.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_did.py
 	$(BIN)/python tests/simulation/bench_peers.py
 
 examples: $(VENV)/.develop  ## real data: experiment beside matching, difference-in-differences, published tables

@@ -300,9 +300,7 @@ def _profile(profile: EffectProfile, seed: int) -> Json:
                 "vcov": profile.vcov if shown else None,
                 "lock_in": None if summary.lock_in is None else asdict(summary.lock_in),
                 "cumulated": path,
-                "summary": [
-                    asdict(m) if shown else asdict(m) | {"status": since.status[0]} for m in summary.measures
-                ],
+                "summary": [asdict(m) if shown else asdict(m) | {"status": since.status[0]} for m in summary.measures],
             }
         )
     )

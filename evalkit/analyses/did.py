@@ -27,7 +27,7 @@ from evalkit.effects import Covariance, EffectProfile, Estimand, Influence, Inte
 from evalkit.errors import DesignError, Fault, StudyError
 from evalkit.exhibits import Analysis, Exhibit, Finding, Note
 from evalkit.gate import placebo_finding
-from evalkit.sample import PanelData, Sample
+from evalkit.sample import PanelData, PanelStep, Sample
 from evalkit.study import Frozen, Outcome, Study
 
 Estimator = Literal[
@@ -224,9 +224,41 @@ def estimated(
         data = sample.panel(outcome.name, unit=settings.unit or None, period=settings.period, among=among)
     periods = max(1, sample.horizon // data.period_months) if sample.source == "register" else sample.horizon
     choice = settings.choice(periods, data.period_months, sample.follow_up == "complete", sample.study.seed)
-    data, ring = _without_rings(data, settings.rings)
+    data, ring = _without_rings(_completed(data, settings), settings.rings)
     effects, tested = uncertain(data, choice, settings, sample.study.seed)
     return Estimated(outcome, data, choice, effects, tested, ring)
+
+
+def _completed(data: PanelData, settings: Settings) -> PanelData:
+    """Only units that are seen in every period, where the estimator needs that or was told so; counted in the flow."""
+    panel = data.panel
+    whole = settings.estimator in ("synthetic", "triple") or (
+        settings.estimator == "group_time" and settings.unbalanced == "complete"
+    )
+    if panel.repeated or panel.balanced or not whole:
+        return data
+    kept, dropped = panel.complete()
+    if not kept.units:
+        raise DesignError(Fault("did.group_time_no_complete", {"units": panel.units}))
+    stays = np.ones(panel.units, bool)
+    stays[dropped] = False
+    return replace(data, panel=kept, persons=data.persons[stays], flow=_fewer(data, stays))
+
+
+def _fewer(data: PanelData, stays: NDArray[np.bool_]) -> tuple[PanelStep, ...]:
+    """The flow with a step for units that are not seen in every period."""
+    panel, steps = data.panel, []
+    rows = np.bincount(panel.unit, minlength=panel.units)
+    for step in data.flow:
+        if step.kind == "left":
+            gone = ~stays & ((panel.first < NEVER) == (step.arm == "treated"))
+            size = (int(gone.sum()), int(rows[gone].sum()), int(data.persons[gone].sum()))
+            if gone.any():
+                steps.append(PanelStep(step.step, step.arm, "out", "not_every_period", *size))
+            left = (step.units - size[0], step.rows - size[1], step.persons - size[2])
+            step = PanelStep(step.step + int(gone.any()), step.arm, "left", step.reason, *left)
+        steps.append(step)
+    return tuple(steps)
 
 
 def _without_rings(data: PanelData, name: str) -> tuple[PanelData, NDArray[np.int64] | None]:
@@ -410,12 +442,22 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
     if profile.composition == "varying":
         since = profile.n_treated[profile.month >= 1]
         if len(set(since.tolist())) > 1:
-            params = {"first": int(since[0]), "last": int(since[-1]), "month": int(profile.month[-1])}
-            yield Finding("composition_varying", scope, "warn", params=params)
+            yield _varying(one, profile)
     if settings.placebo is not None:
         base = np.isin(one.effects.at, one.effects.base)
-        early = (profile.month < 1) & ~base & np.isfinite(profile.estimate)
+        early = (one.effects.at < -settings.anticipation) & ~base & np.isfinite(profile.estimate)
         yield placebo_finding(profile.take(early), scope, settings.placebo.margin)
+
+
+def _varying(one: Estimated, profile: EffectProfile) -> Finding:
+    """That points describe different people; of groups, different units."""
+    scope = one.outcome.name
+    if one.data.unit == "person":
+        since = profile.n_treated[profile.month >= 1]
+        params = {"first": int(since[0]), "last": int(since[-1]), "month": int(profile.month[-1])}
+        return Finding("composition_varying", scope, "warn", params=params)
+    units = one.effects.n_treated[profile.month >= 1]
+    return Finding("did_composition_varying", scope, "warn", params={"first": str(units[0]), "last": str(units[-1])})
 
 
 def _method(settings: Settings, one: Estimated) -> Note:

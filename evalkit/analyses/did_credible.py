@@ -135,9 +135,7 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
     except (DesignError, UsageError):
         return _joint(lead)
     scale, persons = _scale(lead), _smallest(lead)
-    verdict = _warn(test.p_joint < 0.05, "pass")
-    params = {"p": test.p_joint, "months": len(test.event), "persons": persons}
-    findings = [Finding("did_pretrends", lead.outcome.name, verdict, test.p_joint, 0.05, params)]
+    findings = [_before(lead, test.p_joint, len(test.event))]
     rows = []
     for power in (0.5, 0.8):
         try:
@@ -163,15 +161,21 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
 def _joint(lead: Estimated) -> Shown:
     """The joint test where the effects before the start have no single base (imputation, a varying base)."""
     effects = lead.effects
-    early = (effects.at < 0) & np.isfinite(effects.estimate) & (effects.std_error > 0)
+    early = (effects.at < -lead.choice.anticipation) & np.isfinite(effects.estimate) & (effects.std_error > 0)
     if not early.any() or effects.vcov is None:
         return Shown((), ())
     b, v = effects.estimate[early], np.asarray(effects.vcov)[np.ix_(early, early)]
     degrees = int(np.linalg.matrix_rank(v, hermitian=True))
     p_value = float(stats.chi2.sf(b @ np.linalg.pinv(v, hermitian=True) @ b, degrees))
-    params = {"p": p_value, "months": int(early.sum()), "persons": _smallest(lead)}
-    verdict = _warn(p_value < 0.05, "pass")
-    return Shown((), (Finding("did_pretrends", lead.outcome.name, verdict, p_value, 0.05, params),))
+    return Shown((), (_before(lead, p_value, int(early.sum())),))
+
+
+def _before(lead: Estimated, p_value: float, periods: int) -> Finding:
+    """The verdict of the joint test on the periods before the start."""
+    params = {"p": p_value, "months": periods, "persons": _smallest(lead)}
+    differ = p_value < 0.05
+    code = "did_pretrends_differ" if differ else "did_pretrends"
+    return Finding(code, lead.outcome.name, _warn(differ, "pass"), p_value, 0.05, params)
 
 
 def _honest(settings: Settings, lead: Estimated) -> Shown:
@@ -200,7 +204,7 @@ def _honest(settings: Settings, lead: Estimated) -> Shown:
     except (DesignError, UsageError) as error:
         return Shown((Note("did_honest_not", {"why": error.faults[0].code}),), ())
     columns = (
-        Column("restriction", "restriction", "key"), Column("m", "largest_violation", "text"),
+        Column("restriction", "restriction", "key"), Column("m", "largest_violation", "text", decimals=1),
         Column("contrast", "contrast", "key"), *_numbers(lead, "estimate", "ci_low", "ci_high"),
     )  # fmt: skip
     return Shown((Table("did_honest", "did_honest", columns, tuple(rows)),), tuple(findings))
@@ -256,8 +260,11 @@ def _totals(settings: Settings, lead: Estimated) -> Shown:
 def _cohorts(lead: Estimated, found: Effects, scale: float) -> Iterator[dict[str, Any]]:
     panel = lead.data.panel
     for j, cohort in enumerate(found.at.tolist()):
-        persons = int(lead.data.persons[panel.first == cohort].sum())
-        yield {"first": label_of(lead, cohort), **_interval(found, j, scale), "persons": persons}
+        mine = panel.first == cohort
+        numbers = _interval(found, j, scale)
+        if len(np.unique(panel.cluster[mine])) < 2:  # chance in a single unit cannot be told from the effect
+            numbers |= dict.fromkeys(("std_error", "ci_low", "ci_high"))
+        yield {"first": label_of(lead, cohort), **numbers, "persons": int(lead.data.persons[mine].sum())}
 
 
 def _interval(found: Effects, j: int, scale: float) -> dict[str, Any]:

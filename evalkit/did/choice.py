@@ -99,9 +99,10 @@ class Choice:
             balance = self.after if self.complete else None
             return self.cells(panel).aggregate("event", balance=balance, window=window)
         if self.estimator == "imputation":
-            found = imputation(
+            found = imputation(  # recentred by event time: cohort shares are those of a sample, as everywhere here
                 panel, by=by, covariates=self.covariates, anticipation=self.anticipation,
                 pretrend=self._pretrend(panel) if by == "event" else None,
+                recentre="event" if by == "event" else "cohort" if by == "group" else "all",
             )  # fmt: skip
         elif self.estimator == "stacked":
             if by != "event":

@@ -15,10 +15,10 @@ from scipy import special
 
 from evalkit.balance import holm
 from evalkit.did.effects import Effects, Estimator
-from evalkit.did.leave_out import overall
+from evalkit.did.overall import attempt, table
 from evalkit.did.panel import NEVER, Panel
 from evalkit.effects import Array, frozen
-from evalkit.errors import DataError, DesignError, EvalkitError, Fault, UsageError
+from evalkit.errors import DataError, DesignError, Fault, UsageError
 
 
 @dataclass(frozen=True)
@@ -88,15 +88,8 @@ def composition(panel: Panel, estimator: Estimator, names: Sequence[str] | None 
             weight = panel.weight[untreated]
             mean = np.average(values[untreated], weights=weight)
             scale[place] = np.sqrt(np.average((values[untreated] - mean) ** 2, weights=weight))
-        try:
-            effects = estimator(bare.with_outcome(values))
-            overall(effects)
-            found.append(effects)
-        except (EvalkitError, np.linalg.LinAlgError):
-            found.append(None)
-    totals = [None if effects is None else overall(effects) for effects in found]
-    estimate = np.array([np.nan if total is None else total.estimate[0] for total in totals])
-    std_error = np.array([np.nan if total is None else total.std_error[0] for total in totals])
+        found.append(attempt(estimator, bare.with_outcome(values)))
+    estimate, std_error = table(found)[:2]
     rounding = 1e-12 * np.where(scale > 0, scale, 1.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         p_value = np.where(std_error > rounding, 2 * special.ndtr(-np.abs(estimate / std_error)), np.nan)

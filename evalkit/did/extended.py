@@ -39,7 +39,7 @@ from scipy import special
 from evalkit.did.cells import Cells
 from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.did.sun_abraham import base_periods, cells_of, number_cells
-from evalkit.did.within import Covariates, cell_units, chosen, cohort_numbers, invert, regress, usable
+from evalkit.did.within import Covariates, allow, cell_units, chosen, cohort_numbers, invert, regress, usable
 from evalkit.effects import Array
 from evalkit.errors import DataError, DesignError, Fault, UsageError
 
@@ -110,12 +110,8 @@ def extended(
 
 
 def _settings(family: str, control: str, anticipation: int) -> None:
-    for name, value, allowed in (
-        ("family", family, ("linear", "logit", "poisson")),
-        ("control", control, ("not_yet", "never")),
-    ):
-        if value not in allowed:
-            raise UsageError(Fault("did.regression_setting", {"setting": name, "allowed": ", ".join(allowed)}))
+    allow("family", family, "linear", "logit", "poisson")
+    allow("control", control, "not_yet", "never")
     if anticipation < 0:
         raise UsageError(Fault("did.regression_setting", {"setting": "anticipation", "allowed": "0, 1, ..."}))
 

@@ -15,129 +15,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import sparse
 
+from evalkit.did.absorb import CONSTANT, TwoWay, levels_of
 from evalkit.did.effects import By, Effects, Missing
 from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.effects import Array, Influence
 from evalkit.errors import DesignError, Fault, UsageError
 
 Recentre = Literal["cohort", "event", "all"]
-
-SINGULAR = 1e-10
-"""Eigenvalue of the scaled normal equations, the largest being about one, below which a direction is not identified."""
-
-INSIDE = 1e-6
-"""A prediction is identified when its part in the directions that are not is smaller than this share of its length."""
-
-CONSTANT = 1e-9
-"""A covariate that varies less than this within units, as a share of its spread, does not change over time."""
-
-
-@dataclass(frozen=True)
-class TwoWay:
-    """Least squares on level (unit or cohort) and period effects and further columns, on the rows it was given.
-
-    The level effects are taken out by exact demeaning, so that a system of one equation a period and column is left,
-    whatever the number of units. Directions that the rows do not identify are kept apart (``null``).
-    """
-
-    level: Numbers
-    time: Numbers
-    z: Array
-    weight: Array
-    total: Array
-    shares: sparse.csr_matrix
-    z_mean: Array
-    inverse: Array
-    null: Array
-    scale: Array
-
-    @classmethod
-    def of(cls, level: Numbers, time: Numbers, z: Array, weight: Array, levels: int, periods: int) -> TwoWay:
-        """From rows (n,): level 0..levels-1, period 0..periods-1, further columns ``z`` (n, P), weights above zero."""
-        total = np.bincount(level, weight, levels)
-        safe = np.where(total > 0, total, 1.0)
-        counts = sparse.csr_matrix((weight, (level, time)), shape=(levels, periods))
-        shares = sparse.csr_matrix(sparse.diags(1.0 / safe) @ counts)
-        z_mean = np.column_stack(
-            [np.bincount(level, weight * c, levels) / safe for c in z.T] or [np.empty((levels, 0))]
-        )
-        within = z - z_mean[level]
-        by_period = np.bincount(time, weight, periods)
-        p = z.shape[1]
-        normal = np.zeros((periods + p, periods + p))
-        normal[:periods, :periods] = np.diag(by_period) - (counts.T @ shares).toarray()
-        for j in range(p):
-            normal[:periods, periods + j] = np.bincount(time, weight * within[:, j], periods)
-        normal[periods:, :periods] = normal[:periods, periods:].T
-        normal[periods:, periods:] = within.T @ (weight[:, None] * within)
-        spread = weight @ (z - z.mean(axis=0)) ** 2
-        size = weight.sum() * np.abs(z).max(axis=0) ** 2
-        scale = np.sqrt(np.concatenate([by_period, np.where(spread > CONSTANT**2 * size, spread, size)]))
-        scale[scale == 0] = 1.0
-        roots, vectors = np.linalg.eigh((normal + normal.T) / 2 / np.outer(scale, scale))
-        kept = roots > SINGULAR
-        half = vectors[:, kept] / scale[:, None]
-        return cls(
-            level=level,
-            time=time,
-            z=within,
-            weight=weight,
-            total=np.asarray(total, float),
-            shares=shares,
-            z_mean=z_mean,
-            inverse=(half / roots[kept]) @ half.T,
-            null=vectors[:, ~kept],
-            scale=scale,
-        )
-
-    @property
-    def periods(self) -> int:
-        """T."""
-        return self.shares.shape[1]
-
-    def solve(self, y: Array) -> tuple[Array, Array]:
-        """Level effects, then period effects and slopes. One step of refinement takes the rounding of the normal
-        equations out."""
-        safe = np.where(self.total > 0, self.total, 1.0)
-        mean = np.bincount(self.level, self.weight * y, len(safe)) / safe
-        y = y - mean[self.level]
-        beta = np.zeros(len(self.inverse))
-        for _ in range(2):
-            rest = self.weight * (y - self.within(beta))
-            beta = beta + self.inverse @ np.concatenate([np.bincount(self.time, rest, self.periods), self.z.T @ rest])
-        t = self.periods
-        return mean - self.shares @ beta[:t] - self.z_mean @ beta[t:], beta
-
-    def within(self, beta: Array) -> Array:
-        """(n,) period effects and columns times ``beta``, less their mean within the level."""
-        t = self.periods
-        moved = np.asarray(beta[:t][self.time] - (self.shares @ beta[:t])[self.level])
-        return moved + self.z @ beta[t:] if self.z.shape[1] else moved
-
-    def identified(self, level: Numbers, time: Numbers, z: Array) -> Mask:
-        """(m,) whether the model's prediction of rows is fixed by the rows that it was fitted to."""
-        found = self.total[level] > 0
-        if not self.null.shape[1]:
-            return found
-        t = self.periods
-        shares = self.shares.multiply(1.0 / self.scale[:t]).tocsr()
-        size = np.asarray(shares.multiply(shares).sum(axis=1)).ravel()[level] + 1.0 / self.scale[time] ** 2
-        off = (self.null[:t] / self.scale[:t, None])[time] - (shares @ self.null[:t])[level]
-        if z.shape[1]:
-            moved = (z - self.z_mean[level]) / self.scale[t:]
-            size += (moved**2).sum(axis=1)
-            off += moved @ self.null[t:]
-        return np.asarray(found & (np.abs(off).max(axis=1) <= INSIDE * np.sqrt(size)))
-
-    def weights_of(self, level: Numbers, time: Numbers, z: Array, w: Array) -> Array:
-        """(n,) weights v of the fitted rows' outcomes with sum w * prediction = sum v * y, for rows with weights w."""
-        t, levels = self.periods, len(self.total)
-        a = np.bincount(level, w, levels)
-        b = np.concatenate([np.bincount(time, w, t) - self.shares.T @ a, z.T @ w - self.z_mean.T @ a])
-        safe = np.where(self.total > 0, self.total, 1.0)
-        return np.asarray(self.weight * ((a / safe)[self.level] + self.within(self.inverse @ b)))
 
 
 def imputation(
@@ -252,18 +137,16 @@ def _prepare(panel: Panel, covariates: bool, anticipation: int, recentre: Recent
     untreated, rows = np.flatnonzero(~treated), np.flatnonzero(treated)
     if not len(untreated):
         raise DesignError(Fault("did.imputation_nothing_identified", {"rows": len(rows)}))
-    level = np.unique(panel.first, return_inverse=True)[1][panel.unit] if panel.repeated else panel.unit
-    levels = int(level.max()) + 1
-    z = _columns(panel, level, levels) if covariates and panel.x.shape[1] else np.empty((len(panel), 0))
-    fit = TwoWay.of(
-        level[untreated], panel.time[untreated], z[untreated], panel.weight[untreated], levels, len(panel.periods)
-    )
+    level = levels_of(panel)
+    z = _columns(panel, level) if covariates and panel.x.shape[1] else np.empty((len(panel), 0))
+    fit = TwoWay.of(panel, untreated, z[untreated])
     found = fit.identified(level[rows], panel.time[rows], z[rows])
     if not (found & (panel.period[rows] >= first[rows])).any():
         raise DesignError(Fault("did.imputation_nothing_identified", {"rows": len(rows)}))
-    alpha, beta = fit.solve(panel.outcome[untreated])
-    t = len(panel.periods)
-    guess = alpha[level] + beta[:t][panel.time] + z @ beta[t:]
+    fitted = fit.solve(panel.outcome[untreated])
+    effect = panel.outcome[rows] - (
+        fitted.level[level[rows]] + fitted.period[panel.time[rows]] + z[rows] @ fitted.slope
+    )
     elapsed = panel.period[rows] - first[rows]
     if recentre == "cohort":
         code = (first[rows] - panel.periods[0]) * (len(panel.periods) + 1) + panel.time[rows]
@@ -275,19 +158,18 @@ def _prepare(panel: Panel, covariates: bool, anticipation: int, recentre: Recent
     name = {"cohort": "cohort and period", "event": "event time", "all": "nothing"}[recentre]
     kind = f"imputation, effects recentred by {name}{', leave-out' if leave_out else ''}, clustered on {panel.level}"
     return _Work(
-        panel, start, untreated, rows, fit, level, z, panel.outcome[untreated] - guess[untreated],
-        panel.outcome[rows] - guess[rows], found, elapsed, first[rows], group, pair, leave_out, anticipation,
-        _missing(panel, rows, first[rows], found), kind,
+        panel, start, untreated, rows, fit, level, z, fitted.residual, effect, found, elapsed, first[rows], group,
+        pair, leave_out, anticipation, _missing(panel, rows, first[rows], found), kind,
     )  # fmt: skip
 
 
-def _columns(panel: Panel, level: Numbers, levels: int) -> Array:
+def _columns(panel: Panel, level: Numbers) -> Array:
     """Covariates of the model: those that do not change within units times period dummies, if rows are not units."""
     parts = []
+    count = np.maximum(np.bincount(level), 1)
     for column in panel.x.T:
         column = column - column.mean()
-        count = np.bincount(level, minlength=levels)
-        mean = np.bincount(level, column, levels) / np.maximum(count, 1)
+        mean = np.bincount(level, column) / count
         if panel.repeated or np.abs(column - mean[level]).max() > CONSTANT * max(float(np.abs(column).max()), 1e-300):
             parts.append(column[:, None])
         else:
@@ -418,22 +300,19 @@ def _pretrend(work: _Work, asked: int | None) -> tuple[tuple[int, ...], dict[int
     base = int(known[known < -work.anticipation - asked][-1])
     leads = known[known >= -work.anticipation - asked]
     z = np.concatenate([work.z[rows], (elapsed[:, None] == leads).astype(float)], axis=1)
-    level, t = work.level[rows], len(panel.periods)
-    fit = TwoWay.of(level, panel.time[rows], z, panel.weight[rows], len(work.fit.total), t)
-    alpha, beta = fit.solve(panel.outcome[rows])
-    residual = panel.outcome[rows] - alpha[level] - beta[:t][panel.time[rows]] - z @ beta[t:]
+    fit = TwoWay.of(panel, rows, z)
+    fitted, told = fit.solve(panel.outcome[rows]), fit.slopes_identified
     cells, clusters = {}, len(panel.cluster_ids)
     for event in [base, *leads.tolist()]:
         here = elapsed == event
         weight = panel.weight[rows[here]]
         mean = float(weight @ panel.outcome[rows[here]] / weight.sum())
-        place = t + work.z.shape[1] + int(np.searchsorted(leads, event))
         estimate, influence = 0.0, np.zeros(clusters)
         if event != base:
-            fixed = float(np.abs(fit.null[place]).max(initial=0.0)) <= INSIDE
-            estimate = float(beta[place]) if fixed else np.nan
-            if fixed:
-                score = fit.weight * fit.within(fit.inverse[place]) * residual
+            place = work.z.shape[1] + int(np.searchsorted(leads, event))
+            estimate = float(fitted.slope[place]) if told[place] else np.nan
+            if told[place]:
+                score = fit.weights_of_slope(place) * fitted.residual
                 influence = _summed(work.cluster(rows), score, clusters)
         units = len(np.unique(panel.unit[rows[here]]))
         others = _units_at(panel, rows[~here], np.unique(panel.time[rows[here]]))

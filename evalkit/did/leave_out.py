@@ -1,79 +1,22 @@
-"""One effect that sums up a result, averages of several, and how much it hangs on one unit, cluster or cohort."""
+"""How much an effect hangs on one unit, cluster or cohort."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from evalkit.did.effects import Effects, Estimator
+from evalkit.did.overall import attempt, overall, table
 from evalkit.did.panel import NEVER, Numbers, Panel
-from evalkit.effects import Array, Covariance, Influence, frozen
-from evalkit.errors import DesignError, EvalkitError, Fault, UsageError
+from evalkit.effects import Array, frozen
+from evalkit.errors import Fault, UsageError
 
 Level = Literal["unit", "cluster", "cohort"]
 
 MOST = 500
 """How many times an estimate is repeated at most: leaving out persons one by one is never worth its time."""
-
-
-def overall(effects: Effects) -> Effects:
-    """The one number that sums up effects: itself, its ``overall``, or the plain mean of what it estimates.
-
-    Of event times those from 0 on count; ones that are not estimable do not.
-
-    Raises
-    ------
-    DesignError
-        ``did.no_overall`` when no effect after the start of treatment is estimable.
-    """
-    if effects.by == "simple":
-        if not np.isfinite(effects.estimate).all():
-            raise DesignError(Fault("did.no_overall", {}))
-        return effects
-    if effects.overall is not None and np.isfinite(effects.overall.estimate).all():
-        return effects.overall
-    used = np.isfinite(effects.estimate)
-    if effects.by == "event":
-        used &= effects.at >= 0
-    if not used.any():
-        raise DesignError(Fault("did.no_overall", {}))
-    weights = used / used.sum()
-    uncertainty = effects.uncertainty.linear(weights[None, :])
-    return Effects(
-        "simple", np.zeros(1, np.int64), np.array([weights[used] @ effects.estimate[used]]),
-        np.array([weights[used] @ effects.counterfactual[used]]), np.array([effects.n_treated[used].max()]),
-        np.array([effects.n_comparison[used].max()]),
-        Covariance(np.full((1, 1), np.nan)) if uncertainty is None else uncertainty, se_kind=effects.se_kind,
-    )  # fmt: skip
-
-
-def combine(parts: Sequence[Effects], weights: Array) -> Effects:
-    """A weighted sum of single effects, with the covariance that sharing units implies.
-
-    Influence functions are summed by cluster. Where a part has none, the standard error is the sum of the parts' own
-    times the size of their weights: an upper bound, whatever their correlation.
-    """
-    estimate = float(np.dot(weights, [part.estimate[0] for part in parts]))
-    held = [part.uncertainty for part in parts]
-    uncertainty: Influence | Covariance
-    if all(isinstance(u, Influence) for u in held) and len({u.level for u in held if isinstance(u, Influence)}) == 1:
-        influences = [u for u in held if isinstance(u, Influence)]
-        ids = np.unique(np.concatenate([u.ids for u in influences]))
-        rows = np.column_stack([u.aligned(ids)[:, 0] for u in influences])
-        uncertainty, kind = Influence(ids, rows @ weights[:, None], influences[0].level), parts[0].se_kind
-    else:
-        bound = float(np.dot(np.abs(weights), [part.std_error[0] for part in parts]))
-        uncertainty, kind = Covariance(np.array([[bound**2]])), "upper bound for any dependence"
-    return Effects(
-        "simple", np.zeros(1, np.int64), np.array([estimate]),
-        np.array([np.dot(weights, [part.counterfactual[0] for part in parts])]),
-        np.array([sum(int(part.n_treated[0]) for part in parts)]),
-        np.array([max(int(part.n_comparison[0]) for part in parts)]),
-        uncertainty, se_kind=kind,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -155,13 +98,9 @@ def leave_one_out(panel: Panel, estimator: Estimator, level: Level = "cluster") 
     if count > MOST:
         raise UsageError(Fault("did.leave_too_many", {"count": count, "most": MOST}))
     full = overall(estimator(panel))
-    estimate, std_error = np.full(count, np.nan), np.full(count, np.nan)
-    for place in range(count):
-        try:
-            without = overall(estimator(panel.take_units(code != place)))
-        except (EvalkitError, np.linalg.LinAlgError):  # nobody treated or nobody to compare with is left
-            continue
-        estimate[place], std_error[place] = without.estimate[0], without.std_error[0]
+    # NaN where nobody treated or nobody to compare with is left; the whole results are too large to keep
+    parts = [table([attempt(estimator, panel.take_units(code != place))])[:2] for place in range(count)]
+    estimate, std_error = np.concatenate(parts, axis=1)
     units = np.bincount(code, minlength=count)
     treated = np.bincount(code, panel.first < NEVER, minlength=count)
     cohort = names if level == "cohort" else np.empty(0, np.int64)

@@ -16,8 +16,9 @@ from typing import Literal
 
 import numpy as np
 
+from evalkit.did.absorb import TwoWay
 from evalkit.did.panel import NEVER, Numbers, Panel
-from evalkit.did.within import TwoWay
+from evalkit.did.within import independent
 from evalkit.effects import Array, frozen
 from evalkit.errors import DesignError, Fault, UsageError
 
@@ -135,13 +136,9 @@ def negative_weights(
     e = effects.residual(treated.astype(float))
     whole = float(h @ (treated - np.average(treated, weights=h)) ** 2)
     if covariates and panel.names:
-        x = effects.residual(panel.x) * np.sqrt(h)[:, None]
-        scale = np.sqrt((x**2).sum(axis=0))
-        told = scale > 1e-9 * np.sqrt(h @ panel.x**2)
-        x = x[:, told] / scale[told]
-        target = e * np.sqrt(h)
-        coefficient = np.linalg.lstsq(x, target, rcond=1e-10)[0]
-        e = np.where(h > 0, (target - x @ coefficient) / np.sqrt(np.where(h > 0, h, 1.0)), 0.0)
+        x, _ = independent(effects, panel.x)
+        root = np.sqrt(h)
+        e = e - x @ np.linalg.lstsq(x * root[:, None], e * root, rcond=None)[0]
     variance = float(h @ e**2)
     if variance <= ROUNDING * whole:
         raise DesignError(Fault("did.weights_no_variation", {}))
@@ -225,13 +222,13 @@ def contamination(panel: Panel, *, reference: Sequence[int] = (-1,)) -> Contamin
         unit and period effects: name one reference more.
     """
     first, weights, code = _types(panel)
-    effects = TwoWay(
-        np.repeat(np.arange(len(first)), len(panel.periods)), np.tile(np.arange(len(panel.periods)), len(first)),
-        weights.ravel(), weights,
-    )  # fmt: skip
+    kinds, periods = weights.shape
+    effects = TwoWay.of_rows(
+        np.repeat(np.arange(kinds), periods), np.tile(np.arange(periods), kinds), weights.ravel(), kinds, periods
+    )
     seen = (weights > 0).ravel()
-    begun = np.repeat(first, len(panel.periods))
-    event = np.where(begun < NEVER, np.tile(panel.periods, len(first)) - begun, NEVER)
+    begun = np.repeat(first, periods)
+    event = np.where(begun < NEVER, np.tile(panel.periods, kinds) - begun, NEVER)
     found = np.unique(event[seen & (event < NEVER)])
     if not (found >= 0).any():
         raise DesignError(Fault("did.weights_no_treated", {}))
@@ -250,7 +247,6 @@ def contamination(panel: Panel, *, reference: Sequence[int] = (-1,)) -> Contamin
     if (size <= 1e-7 * whole).any() or np.linalg.matrix_rank(dummies / size, tol=1e-7) < len(at):
         raise DesignError(Fault("did.contamination_collinear", {"reference": len(set(reference))}))
     solved = np.linalg.lstsq(dummies / size, indicator, rcond=None)[0] / size[:, None]
-    periods = len(panel.periods)
     total = np.bincount(code[panel.unit] * periods + panel.time, panel.weight * panel.outcome, len(effects.weight))
     mean = total / np.where(effects.weight > 0, effects.weight, 1.0)
     coefficient = np.linalg.lstsq(dummies / size, root[:, 0] * mean, rcond=None)[0] / size

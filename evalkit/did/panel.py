@@ -75,15 +75,16 @@ class Panel:
         row, the same within a unit; without it every unit is its own. With ``repeated`` a row's unit is its number.
         """
         period = np.asarray(period)
-        rows = np.lexsort((period, np.arange(len(period)) if repeated else np.asarray(unit)))
-        keys = np.arange(len(period)) if repeated else np.asarray(unit)[rows]
+        keys = np.arange(len(period)) if repeated else np.asarray(unit)
+        rows = _order(keys, period)
+        keys = keys[rows]
         ids, start, code = np.unique(keys, return_index=True, return_inverse=True)
         periods, time = np.unique(period[rows], return_inverse=True)
         begun = np.asarray(first, float)[rows][start]
         with np.errstate(invalid="ignore"):
             never = ~np.isfinite(begun) | (begun <= 0) | (begun > periods[-1])
         when = np.where(never, NEVER, np.where(never, 0, begun)).astype(np.int64)
-        n = len(rows)
+        n = len(period)
         groups = ids if cluster is None else np.asarray(cluster)[rows][start]
         names_of_clusters, clusters = np.unique(groups, return_inverse=True)
         return cls(
@@ -189,3 +190,11 @@ class Panel:
         """The units that are seen before they are treated, and the numbers of those that are not."""
         keep = self.first > self.periods[0] + anticipation
         return (self, np.empty(0, np.int64)) if keep.all() else (self.take_units(keep), np.flatnonzero(~keep))
+
+
+def _order(keys: NDArray[Any], period: NDArray[Any]) -> NDArray[np.int64] | slice:
+    """The rows by unit and period; all of them as they stand when they do so already."""
+    same = keys[1:] == keys[:-1]
+    if bool((same | (keys[1:] > keys[:-1])).all()) and bool((period[1:] > period[:-1])[same].all()):
+        return slice(None)
+    return np.lexsort((period, keys))

@@ -10,10 +10,10 @@ import numpy as np
 from scipy import special
 
 from evalkit.did.effects import Effects, Estimator, Missing
-from evalkit.did.leave_out import combine, overall
+from evalkit.did.overall import attempt, combine, overall, table
 from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.effects import Array, frozen, generator
-from evalkit.errors import DesignError, EvalkitError, Fault, UsageError
+from evalkit.errors import DesignError, Fault, UsageError
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,7 @@ class Placebos:
 
 def _collect(kind: Literal["dates", "groups"], at: Sequence[int], found: Sequence[Effects | None],
              missing: Sequence[Missing] = (), combined: bool = False) -> Placebos:  # fmt: skip
-    totals = [None if effects is None else overall(effects) for effects in found]
-    held = [total for total in totals if total is not None]
+    held = [overall(effects) for effects in found if effects is not None]
     if not held:
         raise DesignError(Fault("did.placebo_none", {}))
     whole = None
@@ -87,10 +86,7 @@ def _collect(kind: Literal["dates", "groups"], at: Sequence[int], found: Sequenc
     return Placebos(
         kind,
         np.array(at, np.int64),
-        np.array([np.nan if total is None else total.estimate[0] for total in totals]),
-        np.array([np.nan if total is None else total.std_error[0] for total in totals]),
-        np.array([0 if total is None else total.n_treated[0] for total in totals]),
-        np.array([0 if total is None else total.n_comparison[0] for total in totals]),
+        *table(found),
         tuple(effects for effects in found if effects is not None),
         whole,
         tuple(missing),
@@ -133,13 +129,9 @@ def placebo_dates(panel: Panel, estimator: Estimator, shift: int = 1, *, anticip
         seen = panel.take_rows(chosen[panel.unit] & (panel.period <= before[-1]))
         mine = np.isin(seen.ids, panel.ids[panel.first == g])
         tested.append(g)
-        try:
-            effects = estimator(seen.with_first(np.where(mine, date, NEVER)))
-            overall(effects)
-            found.append(effects)
-        except (EvalkitError, np.linalg.LinAlgError):
+        found.append(attempt(estimator, seen.with_first(np.where(mine, date, NEVER))))
+        if found[-1] is None:
             missing.append(Missing(g, date, "placebo_none"))
-            found.append(None)
     if not tested:
         raise DesignError(Fault("did.placebo_no_before", {"shift": shift}))
     return _collect("dates", tested, found, missing, combined=True)
@@ -192,19 +184,15 @@ def placebo_groups(
         return _collect("groups", [0], [estimator(pool.with_first(np.where(mine, when, NEVER)))], combined=True)
     cohorts, sizes = _sizes(panel, clusters)
     rng = generator(seed, "placebo_groups")
-    found: list[tuple[float, float, int, int]] = []  # not the results: they hold the influence of every unit
+    found = []  # not the results: they hold the influence of every unit
     for _ in range(draws):
         order = rng.permutation(clusters)
         first = np.full(clusters, NEVER)
         first[order[: sizes.sum()]] = np.repeat(cohorts, sizes)
-        try:
-            total = overall(estimator(pool.with_first(first[pool.cluster])))
-            found.append((total.estimate[0], total.std_error[0], total.n_treated[0], total.n_comparison[0]))
-        except (EvalkitError, np.linalg.LinAlgError):
-            found.append((np.nan, np.nan, 0, 0))
-    if np.isnan([row[0] for row in found]).all():
+        found.append(table([attempt(estimator, pool.with_first(first[pool.cluster]))]))
+    estimate, std_error, n_treated, n_comparison = (np.concatenate(column) for column in zip(*found, strict=True))
+    if np.isnan(estimate).all():
         raise DesignError(Fault("did.placebo_none", {}))
-    estimate, std_error, n_treated, n_comparison = (np.array(column) for column in zip(*found, strict=True))
     return Placebos("groups", np.arange(draws), estimate, std_error, n_treated, n_comparison, ())
 
 

@@ -17,10 +17,10 @@ from numpy.typing import ArrayLike
 from scipy.spatial import cKDTree
 
 from evalkit.did.effects import Effects, Estimator, Missing
-from evalkit.did.leave_out import combine, overall
+from evalkit.did.overall import attempt, combine, overall, table
 from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.effects import Array, frozen
-from evalkit.errors import DesignError, EvalkitError, Fault, UsageError
+from evalkit.errors import DesignError, Fault, UsageError
 
 FAR = -1
 """The ring of a unit that is beyond the last ring, or that is treated itself."""
@@ -72,11 +72,7 @@ class Spillovers:
 
     def table(self) -> tuple[Array, Array]:
         """Overall effect and standard error of each ring (R,), NaN where not estimable."""
-        totals = [None if effects is None else overall(effects) for effects in self.effects]
-        return (
-            np.array([np.nan if total is None else total.estimate[0] for total in totals]),
-            np.array([np.nan if total is None else total.std_error[0] for total in totals]),
-        )
+        return table(self.effects)[:2]
 
 
 def exposure(
@@ -219,12 +215,7 @@ def of_exposure(
         result: Effects | None = None
         if members.any():
             chosen = members | far
-            part = panel.with_first(np.where(members, exposure.onset, NEVER)).take_units(chosen)
-            try:
-                result = estimator(part)
-                overall(result)
-            except (EvalkitError, np.linalg.LinAlgError):
-                result = None
+            result = attempt(estimator, panel.with_first(np.where(members, exposure.onset, NEVER)).take_units(chosen))
         if result is None:
             missing.append(Missing(r, 0, "spillover_ring_empty"))
         effects.append(result)

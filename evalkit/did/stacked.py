@@ -21,14 +21,15 @@ Freedman and Hollingsworth (2024), Stacked difference-in-differences, NBER worki
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from evalkit.did.effects import Effects, Missing, by_cluster
+from evalkit.did.overall import overall
 from evalkit.did.panel import NEVER, Numbers, Panel
-from evalkit.did.within import usable
+from evalkit.did.within import allow, usable
 from evalkit.effects import Array
 from evalkit.errors import DesignError, Fault, UsageError
 
@@ -112,33 +113,22 @@ def stacked(
             influence[treated] += weight[treated, None] * (slope_treated[:, a] @ did)
             influence[controls] += weight[controls, None] * (slope_control[:, a] @ did)
     outcome = np.stack([weight[s.treated] @ s.treated_outcome / weight[s.treated].sum() for s in stacks])
-    counterfactual = value @ outcome - estimate
     n_treated = len(np.unique(np.concatenate([s.treated for s in stacks])))
     n_comparison = len(np.unique(np.concatenate([s.control for s in stacks])))
     se_kind = f"stacked, weighting {weighting}, clustered on {panel.level}" + (
         "" if shares == "estimated" else ", cohort shares known"
     )
-    late = event >= 0
-    mean = late / late.sum()
-    overall = Effects(
-        "simple", np.zeros(1, np.int64), mean[None] @ estimate, mean[None] @ counterfactual, np.array([n_treated]),
-        np.array([n_comparison]),
-        by_cluster(panel, (influence @ mean)[:, None]), (), se_kind, None, missing,
+    found = Effects(
+        "event", event, estimate, value @ outcome - estimate, np.full(len(event), n_treated),
+        np.full(len(event), n_comparison), by_cluster(panel, influence), (-1,), se_kind, None, missing,
     )  # fmt: skip
-    return Effects(
-        "event", event, estimate, counterfactual, np.full(len(event), n_treated), np.full(len(event), n_comparison),
-        by_cluster(panel, influence), (-1,), se_kind, overall, missing,
-    )  # fmt: skip
+    return replace(found, overall=overall(found))
 
 
 def _settings(before: int, after: int, control: str, weighting: str, shares: str) -> None:
-    for name, value, allowed in (
-        ("control", control, ("not_yet", "never")),
-        ("weighting", weighting, ("corrective", "none")),
-        ("shares", shares, ("estimated", "known")),
-    ):
-        if value not in allowed:
-            raise UsageError(Fault("did.regression_setting", {"setting": name, "allowed": ", ".join(allowed)}))
+    allow("control", control, "not_yet", "never")
+    allow("weighting", weighting, "corrective", "none")
+    allow("shares", shares, "estimated", "known")
     if before < 1:
         raise UsageError(Fault("did.regression_setting", {"setting": "before", "allowed": "1, 2, ..."}))
     if after < 0:

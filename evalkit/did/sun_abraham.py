@@ -24,6 +24,7 @@ from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.did.within import (
     Covariates,
     SmallSample,
+    allow,
     cell_sums,
     cell_units,
     cohort_numbers,
@@ -77,8 +78,7 @@ def sun_abraham(
     """
     if base >= 0:
         raise UsageError(Fault("did.regression_setting", {"setting": "base", "allowed": "-1, -2, ..."}))
-    if control not in ("never", "last"):
-        raise UsageError(Fault("did.regression_setting", {"setting": "control", "allowed": "never, last"}))
+    allow("control", control, "never", "last")
     panel = usable(last_as_control(panel, -1 - base) if control == "last" else panel)
     if not (panel.first == NEVER).any():
         raise DesignError(Fault("did.regression_no_never", {}))

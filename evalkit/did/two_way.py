@@ -18,16 +18,19 @@ Journal of Econometrics 225: 254-277; Sun and Abraham (2021), Journal of Econome
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
 from evalkit.did.effects import Effects
+from evalkit.did.overall import overall
 from evalkit.did.panel import Mask, Numbers, Panel
 from evalkit.did.within import (
     Covariates,
     Regression,
     SmallSample,
+    allow,
     at_event,
     cell_sums,
     cell_units,
@@ -77,6 +80,7 @@ def two_way(
         ``did.regression_no_treated``, ``did.regression_no_untreated``, ``did.regression_two_periods``;
         ``did.regression_collinear`` when treatment follows from the effects and the covariates (all treated at once).
     """
+    allow("engine", engine, "within", "linearmodels")
     panel = usable(panel)
     column = np.where(at_event(panel) >= 0, 0, -1)
     fit = regress(panel, column, 1, covariates=covariates)
@@ -84,8 +88,6 @@ def two_way(
         raise DesignError(Fault("did.regression_collinear", {}))
     if engine == "linearmodels":
         fit = _by_linearmodels(fit, covariates)
-    elif engine != "within":
-        raise UsageError(Fault("did.regression_setting", {"setting": "engine", "allowed": "within, linearmodels"}))
     return _effects(fit, "simple", np.zeros(1, np.int64), np.zeros(1, np.int64), small_sample)
 
 
@@ -151,21 +153,11 @@ def _effects(fit: Regression, by: Literal["simple", "event"], at: Numbers, free:
         cells = np.where(np.isin(event, base) & (cell_units(panel) > 0), np.searchsorted(at, event), cells)
         cells[-1] = -1
     outcome, n_treated, n_comparison = _beneath(panel, cells, len(at))
-    counterfactual = outcome - estimate
-    se_kind = SE_KIND.format(level=panel.level, factor=small_sample)
-    overall = None
-    after = at >= 0
-    if by == "event" and after.any():
-        share = (after / after.sum())[None, :]
-        overall = Effects(
-            "simple", np.zeros(1, np.int64), share @ estimate, share @ counterfactual,
-            n_treated[after].max(keepdims=True), n_comparison[after].max(keepdims=True),
-            fit.uncertainty(share @ linear, small_sample), (), se_kind,
-        )  # fmt: skip
-    return Effects(
-        by, at, estimate, counterfactual, n_treated, n_comparison, fit.uncertainty(linear, small_sample),
-        tuple(sorted(base)), se_kind, overall,
+    found = Effects(
+        by, at, estimate, outcome - estimate, n_treated, n_comparison, fit.uncertainty(linear, small_sample),
+        tuple(sorted(base)), SE_KIND.format(level=panel.level, factor=small_sample),
     )  # fmt: skip
+    return replace(found, overall=overall(found)) if by == "event" and (at >= 0).any() else found
 
 
 def _beneath(panel: Panel, cells: Numbers, count: int) -> tuple[Array, Numbers, Numbers]:
@@ -202,8 +194,6 @@ def _beneath(panel: Panel, cells: Numbers, count: int) -> tuple[Array, Numbers, 
 
 def _by_linearmodels(fit: Regression, covariates: Covariates) -> Regression:
     """The same regression with coefficients and residuals of PanelOLS."""
-    from dataclasses import replace
-
     import pandas as pd
     from linearmodels.panel import PanelOLS
 

@@ -20,15 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from evalkit.did.absorb import TwoWay
 from evalkit.did.effects import by_cluster
-from evalkit.did.panel import Mask, Numbers, Panel
+from evalkit.did.panel import NEVER, Mask, Numbers, Panel
 from evalkit.effects import Array, Influence
 from evalkit.errors import DesignError, Fault, UsageError
 
@@ -80,6 +80,12 @@ def chosen(panel: Panel, covariates: Covariates) -> tuple[int, ...]:
     return tuple(panel.names.index(name) for name in covariates)
 
 
+def allow(setting: str, value: str, *allowed: str) -> None:
+    """Raise ``did.regression_setting`` (UsageError) unless the value of a setting is one of those allowed."""
+    if value not in allowed:
+        raise UsageError(Fault("did.regression_setting", {"setting": setting, "allowed": ", ".join(allowed)}))
+
+
 def cohort_numbers(panel: Panel) -> Numbers:
     """(N,) number of a unit's cohort in ``panel.cohorts``; the number after the last for units never treated."""
     return np.searchsorted(panel.cohorts, panel.first).astype(np.int64)
@@ -98,62 +104,17 @@ def cell_units(panel: Panel, cohort: Numbers | None = None) -> Numbers:
     return np.rint(cell_sums(panel, np.ones(len(panel)), cohort)).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class TwoWay:
-    """Takes the effects of units (or of cohorts: repeated cross-sections) and of periods out of columns.
-
-    ``level`` (n,): whose effect; ``total`` (L,) its weight. ``share`` (L, T): weight by level and period.
-    """
-
-    level: Numbers
-    time: Numbers
-    weight: Array
-    share: Array
-
-    @classmethod
-    def of(cls, panel: Panel) -> TwoWay:
-        level = cohort_numbers(panel)[panel.unit] if panel.repeated else panel.unit
-        count = len(panel.cohorts) + 1 if panel.repeated else panel.units
-        periods = len(panel.periods)
-        share = np.bincount(level * periods + panel.time, panel.weight, minlength=count * periods)
-        return cls(level, panel.time, panel.weight, np.asarray(share.reshape(count, periods), float))
-
-    @cached_property
-    def total(self) -> Array:
-        total = self.share.sum(axis=1)
-        return np.asarray(np.where(total > 0, total, 1.0))  # a cohort number that nobody has
-
-    @cached_property
-    def _periods(self) -> Array:
-        gram = np.diag(self.share.sum(axis=0)) - (self.share / self.total[:, None]).T @ self.share
-        return np.asarray(np.linalg.pinv(gram, rcond=1e-12, hermitian=True))
-
-    def centred(self, values: Array) -> Array:
-        """(n,) less the weighted mean of its level."""
-        return values - (np.bincount(self.level, self.weight * values, len(self.total)) / self.total)[self.level]
-
-    def residual(self, values: Array) -> Array:
-        """(n,) or (n, k) without the effects: the residual of the weighted regression on them, exact."""
-        if values.ndim == 2:
-            return np.column_stack([self.residual(column) for column in values.T]) if values.shape[1] else values
-        for _ in range(2):  # the second round takes out what rounding left
-            values = self.centred(values)
-            effect = self._periods @ np.bincount(self.time, self.weight * values, self.share.shape[1])
-            values = self.centred(values - effect[self.time])
-        return values
-
-
 def absorbed(panel: Panel, covariates: Covariates = True) -> tuple[str, ...]:
     """Covariates that are constant within units up to a common course (or follow from the others): they drop out.
 
     Dropping them changes no other coefficient: the effects already hold everything that they could explain.
     """
     columns = chosen(panel, covariates)
-    kept = _independent(TwoWay.of(panel), panel.x[:, list(columns)])[1]
+    kept = independent(TwoWay.of(panel), panel.x[:, list(columns)])[1]
     return tuple(panel.names[column] for place, column in enumerate(columns) if place not in kept)
 
 
-def _independent(effects: TwoWay, x: Array) -> tuple[Array, list[int]]:
+def independent(effects: TwoWay, x: Array) -> tuple[Array, list[int]]:
     """Residuals (n, p) of the columns that vary beyond the effects and the columns before, and which they are."""
     rest = effects.residual(x)
     weight = effects.weight
@@ -247,7 +208,7 @@ class Regression:
             slope = of_period.copy()
             slope[self.column[h] >= 0] += of_column[self.column[h][self.column[h] >= 0]]
             if wide is None:  # a row is a unit, and its residual does not sum to zero within its level
-                slope -= np.tensordot(self.effects.share[h] / self.effects.total[h], slope, 1)
+                slope -= np.tensordot(self.effects.shares[[h]].toarray()[0], slope, 1)
                 out[units] = score[units, None] * slope[panel.time[units], 0]
             else:
                 out[units] = sum(wide[units] * self.z[units, a, None] @ slope[:, a] for a in range(q))
@@ -257,7 +218,7 @@ class Regression:
 
     def factor(self, small_sample: SmallSample) -> float:
         """What the covariance is multiplied by; see :func:`small_sample_factor`."""
-        levels = int((self.effects.share.sum(axis=1) > 0).sum())
+        levels = int((self.effects.total > 0).sum())
         return small_sample_factor(
             small_sample, len(self.panel.cluster_ids), len(self.panel), self.rank, levels, not self.panel.repeated
         )
@@ -312,7 +273,7 @@ def regress(panel: Panel, column: Numbers, columns: int, *, covariates: Covariat
     cohort = cohort_numbers(panel)
     z = np.ones((panel.units, 1)) if z is None else z
     q, periods = z.shape[1], len(panel.periods)
-    x, _ = _independent(effects, panel.x[:, list(chosen(panel, covariates))])
+    x, _ = independent(effects, panel.x[:, list(chosen(panel, covariates))])
     y = effects.residual(panel.outcome)
     start = (periods - 1) * q
     stop = start + columns * q
@@ -323,8 +284,8 @@ def regress(panel: Panel, column: Numbers, columns: int, *, covariates: Covariat
         units = np.flatnonzero(cohort == h)
         if not len(units):
             continue
-        share, weights = (effects.share[[h]], np.ones((1, 1))) if panel.repeated else (effects.share[units], z[units])
-        within = _moments(share, weights, effects.total[[h]] if panel.repeated else effects.total[units])
+        levels, weights = (np.array([h]), np.ones((1, 1))) if panel.repeated else (units, z[units])
+        within = _moments(effects.shares[levels].toarray(), weights, effects.total[levels])
         rows = cohort[panel.unit] == h
         reached = np.stack(
             [_by_period(panel.time[rows], targets[rows] * z[panel.unit[rows], a, None], periods) for a in range(q)], 1
@@ -350,15 +311,15 @@ def _by_period(time: Numbers, values: Array, periods: int) -> Array:
     return np.column_stack([np.bincount(time, value, periods) for value in values.T])
 
 
-def _moments(share: Array, z: Array, total: Array) -> Array:
+def _moments(shares: Array, z: Array, total: Array) -> Array:
     """M_g, (T Q, T Q), ordered by period and within it by regressor."""
-    periods, q = share.shape[1], z.shape[1]
+    periods, q = shares.shape[1], z.shape[1]
     moments = np.empty((periods, q, periods, q))
     for a in range(q):
         for b in range(a + 1):
-            both = z[:, a] * z[:, b]
-            block = -(share * (both / total)[:, None]).T @ share
-            block[np.diag_indices(periods)] += both @ share
+            both = z[:, a] * z[:, b] * total
+            block = -(shares * both[:, None]).T @ shares
+            block[np.diag_indices(periods)] += both @ shares
             moments[:, a, :, b] = moments[:, b, :, a] = (block + block.T) / 2
     return moments.reshape(periods * q, periods * q)
 
@@ -403,5 +364,5 @@ def invert(gram: Array) -> tuple[Array, Array]:
 
 def at_event(panel: Panel) -> NDArray[np.int64]:
     """(H, T) periods since the first treated one, of each cohort; of the never treated a very low number."""
-    when = np.append(panel.cohorts, 2**40)
+    when = np.append(panel.cohorts, NEVER)
     return panel.periods[None, :] - when[:, None]

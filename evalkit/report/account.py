@@ -170,7 +170,9 @@ def _estimand(view: View, profile: Profile) -> dict[str, str]:
         "strategy": view.word(e["strategy"]),
         "versus": capital(view.versus(profile)),
         "clock": view.term("report.clock", e["clock"]),
-        "outcome": view.term("report.kind", e["kind"]),
+        "outcome": view.term(
+            "report.kind", "panel" if e["kind"] == "flow" and "unit_of_panel" in profile["labels"] else e["kind"]
+        ),
         "unit": view.unit(e["unit"]),
         "identification": view.term("report.identification", e["identification"]),
         "restriction": view.term("report.restriction", e["restriction"])

@@ -86,7 +86,8 @@ def drawn(view: View, profile: Profile) -> figures.Track:
 def axis(view: View, profile: Profile, y: str) -> figures.Axis:
     """The month axis of the profile's clock."""
     clock = profile["estimand"]["clock"]
-    key = "report.axis.period" if view.by_period else f"report.axis.{clock}"
+    named = {3: "quarter", 12: "year"}.get(view.period_months, "period") if view.grouped else "period"
+    key = f"report.axis.{named}" if view.by_period else f"report.axis.{clock}"
     return figures.Axis(view.lang, view.say(key if view.known(key) else "report.axis.start"), y)
 
 
@@ -230,7 +231,10 @@ def _levels(view: View, profile: Profile) -> list[Block]:
     grid = Grid(view.say("report.month.caption_levels", **words), head, table, (True,) * 3)
     return [
         Picture(
-            figures.lines(tracks, frame, floor=True), " ".join(alt), view.say("report.figure.levels", **words), grid
+            figures.lines(tracks, frame, floor=unit in ("fraction", "months") or unit in CURRENCIES),
+            " ".join(alt),
+            view.say("report.figure.levels", **words),
+            grid,
         )
     ]
 

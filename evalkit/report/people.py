@@ -200,11 +200,15 @@ def _table(view: View, exhibit: Exhibit, title: str) -> Block:
     keys = [column["key"] for column in exhibit["columns"]]
     merge = "variable" in keys and "level" in keys
     same = [
-        c for c in exhibit["columns"] if merge and c["role"] == "count" and len({row[c["key"]] for row in rows}) == 1
+        c
+        for c in exhibit["columns"]
+        if (merge or c["label"] == "persons_beneath")
+        and c["role"] == "count"
+        and len({row[c["key"]] for row in rows}) == 1
     ]
     after = [key for key in AFTER if key in keys]
     alone = bool(after) and all(row[key] == row.get(AFTER[key]) for row in rows for key in after)
-    out = {"level", "measure", *(column["key"] for column in same)} if merge else set()
+    out = {column["key"] for column in same} | ({"level", "measure"} if merge else set())
     out |= set(after) if alone else set()
     out |= {SPREAD[key] for key in keys if key in SPREAD}
     columns = [column for column in exhibit["columns"] if column["key"] not in out]

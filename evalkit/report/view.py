@@ -41,7 +41,7 @@ def capital(sentence: str) -> str:
 
 def inner(label: str) -> str:
     """A label as it stands inside a sentence: no capital, unless it is an abbreviation."""
-    if len(label) > 1 and label[0].isupper() and label[1].islower():
+    if len(label) > 1 and label[0].isupper() and (label[1].islower() or label.startswith("A ")):
         return label[0].lower() + label[1:]
     return label
 
@@ -70,10 +70,10 @@ class View:
     def say(self, key: str, /, **params: Any) -> str:
         """A sentence of the catalogue.
 
-        ``<key>_period`` is said where time is counted in periods, ``<key>_table`` for an analysis-ready table, when
-        the catalogue has them.
+        ``<key>_units`` is said where groups of people (teams, districts) are followed, ``<key>_period`` where time is
+        counted in periods, ``<key>_table`` for an analysis-ready table, when the catalogue has them.
         """
-        for ending, holds in (("period", self.by_period), ("table", self.table)):
+        for ending, holds in (("units", self.grouped), ("period", self.by_period), ("table", self.table)):
             if holds and self.known(f"{key}_{ending}"):
                 return text.say(f"{key}_{ending}", self.lang, **params)
         return text.say(key, self.lang, **params)
@@ -162,7 +162,7 @@ class View:
         for key in ("outcome", "instrument", "comparison", "versus"):
             if isinstance(out.get(key), str):
                 out[key] = inner(self.word(out[key]))
-        for key in ("variable", "cluster", "subgroup"):
+        for key in ("variable", "cluster", "subgroup", "unit"):
             if isinstance(out.get(key), str):
                 out[key] = self.inside(out[key])
         if isinstance(out.get("convention"), str):
@@ -212,6 +212,8 @@ class View:
 
     def unit(self, unit: str) -> str:
         """The word of a unit of an effect."""
+        if unit in self.labels:
+            return str(self.labels[unit])
         return self.term("report.unit", unit) if self.known(f"report.unit.{unit}") else unit
 
     def scaled(self, value: Any, unit: str) -> Any:
@@ -271,6 +273,12 @@ class View:
         return next(iter(primary or self.profiles), None)
 
     @cached_property
+    def grouped(self) -> bool:
+        """Whether units above the person are followed: teams, districts, municipalities."""
+        unit = self.lead["labels"].get("unit_of_panel", "") if self.lead else ""
+        return unit not in ("", "person", "inflow")
+
+    @cached_property
     def by_period(self) -> bool:
         """Whether time is counted in measured periods instead of months."""
         return self.period_months != 1 or (self.table and all(len(p["months"]) < 2 for p in self.profiles))
@@ -286,7 +294,8 @@ class View:
         if self.by_period:
             if all(len(p["months"]) < 2 for p in self.profiles):
                 return self.say("report.moment.single")
-            key = "report.moment.period" if self.period_months == 1 else "report.moment.period_long"
+            named = {1: "period", 3: "quarter", 12: "year"}.get(self.period_months, "period_long")
+            key = f"report.moment.{named if self.grouped else 'period' if self.period_months == 1 else 'period_long'}"
             return self.say(key, month=month, length=self.period_months)
         if kind == "flow":
             return self.say("report.moment.during", month=month)

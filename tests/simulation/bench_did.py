@@ -1,4 +1,5 @@
 """Group-time effects side by side with other programs: ``python tests/simulation/bench_did.py [--peers PYTHON]``.
+The other programs are installed into an environment of their own unless an interpreter is named that has them.
 
 Every program gets the same table (units, periods, cohorts, two covariates), estimates doubly robust effects of cohorts
 in periods with never treated units as comparison and varying base, and averages them by event time with standard
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+from bench_peers import ENVIRONMENT, installed
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 300
@@ -115,16 +118,25 @@ def importable(python: str, name: str) -> bool:
     return done.returncode == 0
 
 
+def prepared(names: list[str]) -> str:
+    """The interpreter of an environment into which the programs were installed, as far as they could be."""
+    for name in names:
+        if not installed(name):
+            print(f"{name}: could not be installed here")
+    return str(ENVIRONMENT / "bin" / "python")
+
+
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--peers", default=sys.executable, help="interpreter that has the other programs")
+    asked.add_argument("--peers", default="", help="interpreter that has the other programs; otherwise they are installed")
     asked.add_argument("--units", type=int, nargs="*", default=[10_000, 100_000])
     asked.add_argument("--draws", type=int, nargs="*", default=[0, 1000])
     asked.add_argument("--only", nargs="*", default=list(PEERS))
     asked.add_argument("--repeat", type=int, default=3)
     chosen = asked.parse_args()
     programs = {"evalkit": (sys.executable, OURS)}
-    programs |= {name: (chosen.peers, PEERS[name]) for name in chosen.only if importable(chosen.peers, name)}
+    peers = chosen.peers or prepared(chosen.only)
+    programs |= {name: (peers, PEERS[name]) for name in chosen.only if importable(peers, name)}
     columns = ("fit", "cpu", "process", "memory", "effect", "error")
     print(f"{'units':>9}{'draws':>7}  {'program':13}" + "".join(f"{name:>10}" for name in columns))
     for units in chosen.units:

@@ -194,6 +194,12 @@ def summarise(design: Design, results: Sequence[dict[str, tuple[float, ...]]]) -
 def main(reps: int, processes: int, out: Path | None) -> list[str]:
     """All designs; the table as lines."""
     lines = [
+        "# Coverage of difference-in-differences",
+        "",
+        "Do 95 % intervals hold the effect in 95 of 100 samples when effects differ by cohort and grow with time, and "
+        "where does the two-way regression go wrong? Written by `make coverage`. What the table says: "
+        "[coverage](coverage.md#difference-in-differences).",
+        "",
         f"{reps} replications a design. Bias is that of the mean over event times 0-{AFTER}, its Monte Carlo error in "
         "brackets; *error* is the mean standard error over the standard deviation of the estimates. Coverage in per "
         f"cent of event time 0, event time {AFTER}, their mean, the simultaneous band, and (true value zero) the event "

@@ -20,8 +20,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from evalkit.did.absorb import TwoWay
 from evalkit.did.effects import By, Effects
-from evalkit.did.imputation import TwoWay
 from evalkit.did.panel import NEVER, Numbers, Panel
 from evalkit.did.synthetic.simplex import simplex_least_squares
 from evalkit.effects import Array, Covariance, Influence, Intervals, Uncertainty, frozen, generator
@@ -247,9 +247,8 @@ class _Data:
         x = (self.x - self.x.mean(axis=(0, 1))).reshape(n * t, -1)
         unit, time = np.repeat(np.arange(n), t), np.tile(np.arange(t), n)
         rows = np.flatnonzero((self.periods[None, :] < self.first[:, None]).ravel())
-        fit = TwoWay.of(unit[rows], time[rows], x[rows], np.ones(len(rows)), n, t)
-        _, beta = fit.solve(self.y.ravel()[rows])
-        return self.y - (x @ beta[t:]).reshape(n, t)
+        fit = TwoWay.of_rows(unit[rows], time[rows], np.ones(len(rows)), n, t, x[rows])
+        return self.y - (x @ fit.solve(self.y.ravel()[rows]).slope).reshape(n, t)
 
 
 @dataclass(frozen=True)
