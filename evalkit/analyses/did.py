@@ -397,26 +397,31 @@ def _short(one: Estimated) -> bool:
 
 
 def persons_beneath(one: Estimated) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(M,) persons of the treated units beneath each event time, and of those that none of them lacks as comparison.
+    """(M,) persons of the treated units beneath each event time, and of the smallest comparison that it rests on.
 
-    What disclosure control goes by: the comparison is counted at its smallest.
+    What disclosure control goes by. For rates these are people at risk in the period.
     """
     panel, choice, at = one.data.panel, one.choice, one.effects.at
-    persons = one.data.persons.astype(np.int64)
-    first, low, high = panel.first, int(panel.periods[0]), int(panel.periods[-1])
+    first, high = panel.first, int(panel.periods[-1])
     taking = first < NEVER
     if choice.complete and choice.after is not None:
         taking &= first + choice.after <= high
+    row_first = first[panel.unit]
+    beneath = np.ones(len(panel), np.int64) if panel.person_rows is None else panel.person_rows
     treated, comparison = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-    never = int(persons[first == NEVER].sum())
     for j, e in enumerate(at.tolist()):
-        seen = taking & (first + e >= low) & (first + e <= high)
-        treated[j] = persons[seen].sum()
-        last = int(first[seen].max()) if seen.any() else 0
-        later = (first < NEVER) & (first > last + max(e, 0) + choice.anticipation)
-        comparison[j] = never + (int(persons[later].sum()) if choice.control == "not_yet" else 0)
-    found = np.isfinite(one.effects.estimate)
-    return np.where(found, treated, 0), np.where(found, comparison, 0)
+        if not np.isfinite(one.effects.estimate[j]):
+            continue
+        own = taking[panel.unit] & (panel.period - row_first == e)
+        treated[j] = beneath[own].sum()
+        least = []
+        for period in np.unique(panel.period[own]).tolist():
+            other = (panel.period == period) & (row_first > period + max(-e - 1, 0) + choice.anticipation)
+            if choice.control == "never":
+                other = (panel.period == period) & (row_first == NEVER)
+            least.append(int(beneath[other].sum()))
+        comparison[j] = min(least, default=0)
+    return treated, comparison
 
 
 # -- findings ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from evalkit.analyses.did import NOBODY, Settings
 from evalkit.did.effects import Effects
 from evalkit.did.few import few_clusters
+from evalkit.did.few.clusters import ENOUGH_CLUSTERS
 from evalkit.did.hazards import AtRisk, HazardEffects, hazard_did, leads_test, spells_at_risk
 from evalkit.effects import EffectProfile, Estimand
 from evalkit.errors import DesignError, UsageError
@@ -20,8 +21,6 @@ from evalkit.sample import GroupSpells, Sample, group_spells
 from evalkit.study import Outcome
 
 LEADS = 6
-CUT = 1
-"""Elapsed months that begin in the month before adoption are partly after it."""
 Z90 = 1.6448536269514722
 
 
@@ -43,13 +42,14 @@ def run_hazards(sample: Sample, settings: Settings, id: str) -> Analysis:
     found: HazardEffects | None = None
     for outcome in outcomes:
         destination = outcome.source.removeprefix("exit:")
-        found = _effects(sample, settings, at_risk, destination)
+        found = _effects(sample, settings, at_risk, spells.cut, destination)
         profiles.append(_profile(sample, settings, id, outcome, found, found.effects[destination]))
         exhibits += _placebo_chart(outcome, found.placebo.get(destination))
         findings += _placebo(settings, sample, id, outcome, found, destination)
-        findings += _leads(settings, at_risk, outcome, destination)
+        findings += _leads(settings, at_risk, spells.cut, outcome, destination)
     if found is not None:
         findings += _left_out(found)
+    findings += _few_groups(at_risk)
     few = few_clusters(clusters=len(at_risk.cluster_ids), treated=found.n["treated_clusters"]) if found else None
     if few is not None and (warned := few.finding()) is not None:
         findings.append(Finding(warned.code, "", "warn", warned.value, warned.threshold, warned.params))
@@ -70,13 +70,13 @@ def _at_risk(sample: Sample, settings: Settings, spells: GroupSpells) -> AtRisk:
     )  # fmt: skip
 
 
-def _effects(sample: Sample, settings: Settings, at_risk: AtRisk, destination: str) -> HazardEffects:
+def _effects(sample: Sample, settings: Settings, at_risk: AtRisk, cut: int, destination: str) -> HazardEffects:
     chosen = settings.hazard
     return hazard_did(
         at_risk.together() if destination == "any" else at_risk, link=chosen.link, horizon=sample.horizon,
         duration=chosen.duration, group_durations=chosen.group_durations,
         destination=None if destination == "any" else destination, follow_up=sample.follow_up,
-        population=chosen.population, anticipation=settings.anticipation + CUT, placebo=settings.before,
+        population=chosen.population, anticipation=settings.anticipation + cut, placebo=settings.before,
     )  # fmt: skip
 
 
@@ -136,14 +136,14 @@ def _placebo_chart(outcome: Outcome, effects: Effects | None) -> tuple[Exhibit, 
     return (Chart(f"placebo_{outcome.name}", "placebo", "interval", months, (series,), "points", "month_before"),)
 
 
-def _leads(settings: Settings, at_risk: AtRisk, outcome: Outcome, destination: str) -> Iterator[Finding]:
+def _leads(settings: Settings, at_risk: AtRisk, cut: int, outcome: Outcome, destination: str) -> Iterator[Finding]:
     """Do hazards move alike before adoption?"""
     chosen = settings.hazard
     try:
         found = leads_test(
             at_risk.together() if destination == "any" else at_risk, LEADS, link=chosen.link, duration=chosen.duration,
             group_durations=chosen.group_durations, destination=None if destination == "any" else destination,
-            anticipation=settings.anticipation + CUT,
+            anticipation=settings.anticipation + cut,
         )  # fmt: skip
     except (DesignError, UsageError):
         return
@@ -168,6 +168,16 @@ def _exposed(at_risk: AtRisk) -> Table:
              "spells": int(mine.sum())}
         )  # fmt: skip
     return Table("did_exposed", "did_exposed", columns, tuple(rows))
+
+
+def _few_groups(at_risk: AtRisk) -> Iterator[Finding]:
+    """That people count as independent although few groups adopt."""
+    groups = len(at_risk.group_ids)
+    if groups < ENOUGH_CLUSTERS and len(at_risk.cluster_ids) > groups:
+        yield Finding(
+            "did_hazards_few_groups", "", "warn", float(groups), float(ENOUGH_CLUSTERS),
+            {"groups": str(groups), "minimum": str(ENOUGH_CLUSTERS)},
+        )  # fmt: skip
 
 
 def _left_out(found: HazardEffects) -> Iterator[Finding]:
@@ -198,7 +208,7 @@ def _subgroups(
                 at_risk = _at_risk(sample, settings, spells)
                 for outcome in outcomes:
                     destination = outcome.source.removeprefix("exit:")
-                    found = _effects(sample, settings, at_risk, destination)
+                    found = _effects(sample, settings, at_risk, spells.cut, destination)
                     profiles.append(
                         _profile(sample, settings, id, outcome, found, found.effects[destination], name)
                     )  # fmt: skip

@@ -78,9 +78,11 @@ def extended(
 
     Returns
     -------
-    Cells with ATT(g, t) in outcome units (a difference in shares for ``logit``). In ``missing``: cells of cohorts or
-    periods whose untreated outcomes are all 0, or all 1 (``regression_separated_cell``), periods in which nobody is
-    untreated (``regression_no_comparison``), cells not identified, and cohorts within a single cluster.
+    Cells with ATT(g, t) in outcome units (a difference in shares for ``logit``). In ``missing``, without an estimate:
+    cells of cohorts or periods whose untreated outcomes are all 0, or all 1 (``regression_separated_cell``), periods in
+    which nobody is untreated (``regression_no_comparison``), cells not identified (``regression_not_identified``) or
+    without rows (``regression_cell_empty``). With an estimate: cohorts within a single cluster
+    (``regression_cohort_small``), whose own variation the standard error does not know.
 
     Raises
     ------

@@ -57,7 +57,9 @@ def imputation(
 
     Returns
     -------
-    Effects with influence by cluster. ``overall``: the mean over all treated observations.
+    Effects with influence by cluster. ``overall``: the mean over all treated observations. ``missing``: cells of which
+    no treated observation has an untreated outcome to compare with (``imputation_none``: left out of every average), or
+    only some have (``imputation_partly``: the others are left out, and the estimate is that of those).
 
     Raises
     ------

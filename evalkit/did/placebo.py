@@ -29,7 +29,8 @@ class Placebos:
     effects: the whole results of those that were estimated: what :func:`evalkit.did.leave_out.overall` sums up; not
         kept for random draws.
     combined: the average over cohorts, weighted by treated units; None for several draws.
-    missing: cohorts that could not be tested, with the reason.
+    missing: cohorts without a placebo effect: ``placebo_no_before`` (seen too briefly before treatment: not in ``at``)
+        or ``placebo_none`` (the estimator could not do it: NaN).
     """
 
     kind: Literal["dates", "groups"]
@@ -133,7 +134,7 @@ def placebo_dates(panel: Panel, estimator: Estimator, shift: int = 1, *, anticip
         if found[-1] is None:
             missing.append(Missing(g, date, "placebo_none"))
     if not tested:
-        raise DesignError(Fault("did.placebo_no_before", {"shift": shift}))
+        raise DesignError(Fault("did.placebo_no_before", {}))
     return _collect("dates", tested, found, missing, combined=True)
 
 
@@ -190,9 +191,9 @@ def placebo_groups(
         first = np.full(clusters, NEVER)
         first[order[: sizes.sum()]] = np.repeat(cohorts, sizes)
         found.append(table([attempt(estimator, pool.with_first(first[pool.cluster]))]))
-    estimate, std_error, n_treated, n_comparison = (np.concatenate(column) for column in zip(*found, strict=True))
-    if np.isnan(estimate).all():
+    if np.isnan([row[0] for row in found]).all():
         raise DesignError(Fault("did.placebo_none", {}))
+    estimate, std_error, n_treated, n_comparison = (np.concatenate(column) for column in zip(*found, strict=True))
     return Placebos("groups", np.arange(draws), estimate, std_error, n_treated, n_comparison, ())
 
 

@@ -48,7 +48,7 @@ class Spillovers:
         NaN where rings were given as a column.
     units: (R,) untreated units in it. ``far``: untreated units beyond the last ring.
     effects: (R,) effects on the units of the ring, compared with the far ones; None when not estimable (``missing``:
-        ``group`` is the number of the ring).
+        ``spillover_ring_empty``, ``group`` is the number of the ring).
     main: the main effect with every untreated unit as comparison. ``without``: with the far ones only.
     difference: overall ``main`` less ``without``; its standard error counts that both use the same units.
     exposure: who is in which ring since when. Microdata.

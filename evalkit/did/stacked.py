@@ -73,9 +73,9 @@ def stacked(
     Returns
     -------
     Effects with ``by="event"``; ``overall`` is the plain mean over event times 0 and later. ``n_comparison`` counts
-    distinct units. ``missing``: cohorts that take no part, with ``regression_window`` (no full window) or
-    ``regression_no_comparison`` (no clean control), at their first treated period; ``regression_cohort_small``: takes
-    part, but within one cluster.
+    distinct units. ``missing``, at the first treated period: cohorts that take no part, ``regression_window`` (no full
+    window) or ``regression_no_comparison`` (no clean control); and ``regression_cohort_small``: takes part, but within
+    one cluster, whose variation the standard error does not know.
 
     Raises
     ------

@@ -65,8 +65,9 @@ def sun_abraham(
 
     Returns
     -------
-    Cells. In ``missing``: cells without rows or not identified (NaN), and cohorts that lie within a single cluster
-    (``regression_cohort_small``): their estimate stands, their standard error knows no variation of their own.
+    Cells. In ``missing``, without an estimate: cells without rows (``regression_cell_empty``), not identified
+    (``regression_not_identified``) or with nobody to compare with (``regression_no_comparison``). With an estimate:
+    cohorts within a single cluster (``regression_cohort_small``), whose own variation the standard error does not know.
 
     Raises
     ------

@@ -30,6 +30,8 @@ class GroupSpells:
     stop: months until the spell ends or observation does; event: whether it ended; cause: why.
     adopted: the first calendar month in which elapsed months that begin are with the approach as a whole; 0 never.
     window: first and last calendar month such that elapsed months that begin in it are observed as a whole.
+    cut: elapsed months that begin so many months before ``adopted`` are partly with the approach: 1 when every group
+        adopted on the first day of a month, otherwise 2.
     persons, outside: people who take part, and people left out because their group or a covariate is not known.
     """
 
@@ -43,6 +45,7 @@ class GroupSpells:
     cause: NDArray[np.object_]
     adopted: Ints
     window: tuple[int, int]
+    cut: int
     persons: int
     outside: int
 
@@ -83,7 +86,8 @@ def group_spells(sample: Sample, unit: str = "", among: Among = None, *, covaria
     day = units.day[units.code[place]]
     whole = np.where(day < NO_DAY, day, 0)
     month = calendar.month_number(whole)
-    adopted = np.where(day < NO_DAY, YEAR_0 + month + (whole > calendar.month_start(month)), 0)
+    inside = (day < NO_DAY) & (whole > calendar.month_start(month))
+    adopted = np.where(day < NO_DAY, YEAR_0 + month + inside, 0)
     first, last = (calendar.day_number(d) for d in panels.register.window)
     begins = int(calendar.month_number(first))
     begins += int(first > int(calendar.month_start(begins)))
@@ -93,5 +97,5 @@ def group_spells(sample: Sample, unit: str = "", among: Among = None, *, covaria
         place, units.ids[units.code[place]], cell.astype(str), YEAR_0 + calendar.month_number(begin),
         columns["entry"][keep].astype(np.int64), columns["stop"][keep].astype(np.int64),
         columns["event"][keep].astype(bool), columns["reason"][keep].astype(object), adopted.astype(np.int64),
-        (YEAR_0 + begins, YEAR_0 + closes), len(np.unique(place)), int((people & ~known).sum()),
+        (YEAR_0 + begins, YEAR_0 + closes), 1 + int(inside.any()), len(np.unique(place)), int((people & ~known).sum()),
     )  # fmt: skip
