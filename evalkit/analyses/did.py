@@ -445,7 +445,7 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
     for code, cells in codes.items():
         yield Finding("did_cells_missing", scope, "warn", float(cells), None, {"cells": cells, "why": f"did.{code}"})
     if profile.composition == "varying":
-        since = profile.n_treated[profile.month >= 1]
+        since = one.effects.n_treated[profile.month >= 1]
         if len(set(since.tolist())) > 1:
             yield _varying(one, profile)
     if settings.placebo is not None:
