@@ -5,14 +5,15 @@ import pytest
 from tolerances import EXACT, SOLVED
 
 from evalkit.did.composition import composition, presence, rows
-from evalkit.did.effects import Effects, by_cluster
+from evalkit.did.effects import Effects, Missing, by_cluster
 from evalkit.did.group_time import group_time
-from evalkit.did.leave_out import combine, leave_one_out, overall
+from evalkit.did.leave_out import leave_one_out
+from evalkit.did.overall import combine, overall
 from evalkit.did.panel import NEVER, Panel
 from evalkit.did.placebo import placebo_dates, placebo_groups, placebo_outcome
 from evalkit.did.spillover import FAR, exposure, given_rings, of_exposure, spillover_rings
 from evalkit.effects import Covariance, Intervals
-from evalkit.errors import DataError, DesignError, UsageError
+from evalkit.errors import DataError, DesignError, Fault, UsageError
 
 
 def cells(panel):
@@ -124,6 +125,21 @@ def test_placebo_dates_reach_for_anticipation_and_name_what_is_too_short():
         placebo_dates(panel, two_period, shift=0)
     with pytest.raises(DesignError, match="did.placebo_none"):
         placebo_dates(panel, lambda part: cells(part.with_first(np.full(part.units, NEVER))))
+
+
+def test_a_cohort_that_the_estimator_cannot_do_is_named_and_the_others_stand():
+    panel = drawn(dates=(5, 7))
+
+    def fussy(part):
+        if part.cohorts[0] == 3:
+            raise DesignError(Fault("did.no_overall"))
+        return two_period(part)
+
+    found = placebo_dates(panel, fussy, shift=2)
+    assert found.missing == (Missing(5, 3, "placebo_none"),)
+    assert found.at.tolist() == [5, 7] and np.isfinite(found.estimate).tolist() == [False, True]
+    assert found.n_treated.tolist() == [0, (panel.first == 7).sum()] and np.isnan(found.std_error[0])
+    assert len(found.effects) == 1 and found.combined.estimate[0] == found.estimate[1]
 
 
 def test_placebo_dates_find_a_pre_trend_and_nothing_else():

@@ -9,13 +9,14 @@ import pytest
 from naive import did_regression as naive
 from tolerances import EXACT, SOLVED
 
+from evalkit.did.absorb import TwoWay
 from evalkit.did.effects import Missing
 from evalkit.did.extended import extended
 from evalkit.did.panel import NEVER, Panel
 from evalkit.did.stacked import stacked
 from evalkit.did.sun_abraham import sun_abraham
 from evalkit.did.two_way import event_study, two_way
-from evalkit.did.within import TwoWay, absorbed, small_sample_factor
+from evalkit.did.within import absorbed, small_sample_factor
 from evalkit.errors import DataError, DesignError, UsageError
 from evalkit.text import LANGUAGES, catalogue
 
@@ -86,6 +87,34 @@ def test_residuals_where_units_and_periods_fall_apart():
     effects = naive.effects_of(panel)
     theta, _, _ = naive.least_squares(effects, panel.outcome, panel.weight, panel.unit)
     same(TwoWay.of(panel).residual(panel.outcome), panel.outcome - effects @ theta)
+
+
+def test_further_columns_and_their_weights_on_the_outcomes(panel):
+    rows = np.flatnonzero(~panel.treated)
+    rng = np.random.default_rng(3)
+    fixed = rng.normal(size=panel.units)[panel.unit[rows]]
+    z = np.column_stack([rng.normal(size=len(rows)), fixed])  # the second one stays the same within units
+    if panel.repeated:
+        z[:, 1] = panel.first[panel.unit[rows]] == NEVER
+    fit = TwoWay.of(panel, rows, z)
+    y, solved = panel.outcome[rows], fit.solve(panel.outcome[rows])
+    effects = np.column_stack([naive.effects_of(panel)[rows], z[:, 0]])
+    theta, _, _ = naive.least_squares(effects, y, panel.weight[rows], panel.unit[rows])
+    same(solved.residual, y - effects @ theta)
+    same(solved.slope[0], theta[-1])
+    same(fit.weights_of_slope(0) @ y, theta[-1])
+    assert fit.slopes_identified.tolist() == [True, False]
+
+
+def test_rows_without_weight_and_levels_without_rows_change_nothing():
+    panel = panel_of()
+    keep = panel.unit != 4
+    lost = TwoWay.of(replace(panel, weight=np.where(keep, panel.weight, 0.0)))
+    part = TwoWay.of(panel, np.flatnonzero(keep))
+    assert lost.total[4] == part.total[4] == 0
+    same(lost.residual(panel.outcome)[keep], part.residual(panel.outcome[keep]))
+    cell = panel.unit[:1] * 0 + 4, panel.time[:1], np.empty((1, 0))
+    assert not part.identified(*cell).any() and not lost.identified(*cell).any()
 
 
 # --- two-way fixed effects

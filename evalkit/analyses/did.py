@@ -102,6 +102,7 @@ class Settings(Frozen):
     placebo: Placebo | None = None
     honest: Honest | None = Honest()
     leave_out: bool = True
+    composition: bool = True
     placebo_dates: int = Field(default=0, ge=0, le=60)
     placebo_groups: bool = False
     rings: str = ""

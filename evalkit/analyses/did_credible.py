@@ -17,9 +17,10 @@ from evalkit.did.composition import composition, presence
 from evalkit.did.effects import By, Effects
 from evalkit.did.few import Tested
 from evalkit.did.honest import HonestInterval, breakdown, honest
-from evalkit.did.leave_out import leave_one_out, overall
+from evalkit.did.leave_out import leave_one_out
 from evalkit.did.negative_weights import negative_weights
-from evalkit.did.panel import NEVER
+from evalkit.did.overall import overall
+from evalkit.did.panel import NEVER, Panel
 from evalkit.did.placebo import placebo_dates, placebo_groups
 from evalkit.did.pretrends import pretrend_power, pretrend_test
 from evalkit.did.spillover import given_rings, of_exposure
@@ -65,7 +66,7 @@ def credible(sample: Sample, settings: Settings, lead: Estimated) -> Shown:
     for part in (
         _tested(lead), _pretrends(settings, lead), _honest(settings, lead), _totals(settings, lead),
         _two_way(settings, lead), _left_out(settings, lead), _placebos(sample, settings, lead),
-        _rings(settings, lead), _changing(settings, lead),
+        _rings(settings, lead), _changing(sample, settings, lead),
     ):  # fmt: skip
         exhibits += part.exhibits
         findings += part.findings
@@ -419,16 +420,17 @@ def _rings(settings: Settings, lead: Estimated) -> Shown:
 # -- does the composition change --------------------------------------------------------------------------------------
 
 
-def _changing(settings: Settings, lead: Estimated) -> Shown:
+def _changing(sample: Sample, settings: Settings, lead: Estimated) -> Shown:
     """Whether treatment goes together with who is observed: covariate means, and being seen at all."""
     panel = lead.data.panel
     persons = _smallest(lead)
     estimator = _unbounded(lead)
     findings: list[Finding] = []
     exhibits: list[Exhibit] = []
-    if panel.repeated and panel.names:
+    traits = _traits(sample, settings, lead)
+    if traits is not None:
         try:
-            found = composition(panel, estimator)
+            found = composition(traits, estimator)
         except (DesignError, UsageError):
             found = None
         if found is not None and np.isfinite(found.joint):
@@ -448,6 +450,23 @@ def _changing(settings: Settings, lead: Estimated) -> Shown:
         params = {"p": p_value, "change": float(seen.estimate[0]), "persons": persons}
         findings.append(Finding("did_presence", lead.outcome.name, verdict, p_value, 0.05, params))
     return Shown(tuple(exhibits), tuple(findings))
+
+
+def _traits(sample: Sample, settings: Settings, lead: Estimated) -> Panel | None:
+    """A panel whose covariates say who is observed: in cross-sections their own, in groups means of those at risk."""
+    panel = lead.data.panel
+    if not settings.composition:
+        return None
+    if panel.repeated:
+        return panel if panel.names else None
+    covariates = sample.study.covariates
+    if sample.source != "register" or lead.data.unit == "person" or not (covariates.numeric or covariates.categorical):
+        return None
+    data = sample.panel(lead.outcome.name, unit=settings.unit or None, period=settings.period, traits=True)
+    assert data.traits is not None
+    known = np.asarray(np.isfinite(data.traits).all(axis=1), bool)
+    whole = replace(data.panel, x=np.where(np.isfinite(data.traits), data.traits, 0.0), names=data.trait_names)
+    return whole if known.all() else whole.take_rows(known)
 
 
 def _composition_rows(names: Sequence[str], size: Any, p_value: Any, persons: int) -> tuple[dict[str, Any], ...]:

@@ -26,7 +26,7 @@ class Placebos:
     at: (P,) the cohort (dates), or the number of the draw (groups).
     estimate, std_error: (P,) overall placebo effects, in outcome units; NaN where there is none.
     n_treated, n_comparison: (P,) units beneath.
-    effects: the whole results of those that were estimated: what :func:`evalkit.did.leave_out.overall` sums up; not
+    effects: the whole results of those that were estimated: what :func:`evalkit.did.overall.overall` sums up; not
         kept for random draws.
     combined: the average over cohorts, weighted by treated units; None for several draws.
     missing: cohorts without a placebo effect: ``placebo_no_before`` (seen too briefly before treatment: not in ``at``)

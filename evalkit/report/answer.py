@@ -84,7 +84,7 @@ def verdict_of(view: View, profile: Profile) -> str:
 def _paragraph(view: View, profile: Profile) -> Text:
     row = good_months(profile)[-1]
     estimand, words = profile["estimand"], _words(view, profile)
-    words["moment"] = view.moment(row["month"], estimand["kind"])
+    words["moment"] = view.moment(row["month"], estimand["kind"], profile)
     words["Moment"] = capital(words["moment"])
     way = direction(profile, row)
     twins, others = _beside(view, profile, row, way)
@@ -95,7 +95,7 @@ def _paragraph(view: View, profile: Profile) -> Text:
         sentences.append(
             view.say(
                 f"report.answer.early.{'same' if then == way else 'other'}.{then}",
-                Moment=capital(view.moment(CLOSE_LOOK, estimand["kind"])),
+                Moment=capital(view.moment(CLOSE_LOOK, estimand["kind"], profile)),
                 effect=view.amount(early["estimate"], estimand["unit"], True),
             )
         )
@@ -132,7 +132,12 @@ def _others(view: View, profile: Profile) -> list[Profile]:
     same = ("outcome", "instrument", "comparison")
 
     def alike(other: Profile) -> bool:
-        return all(other["labels"].get(key) == profile["labels"].get(key) for key in same)
+        kinds = other["estimand"]["kind"] == profile["estimand"]["kind"]
+        return (
+            kinds
+            and view.length_of(other) == view.length_of(profile)
+            and all(other["labels"].get(key) == profile["labels"].get(key) for key in same)
+        )
 
     return [p for p in view.profiles if p is not profile and alike(p)]
 
@@ -213,7 +218,7 @@ def _bars(view: View, profile: Profile) -> list[Block]:
 
 def _hundred(view: View, profile: Profile, row: Mapping[str, Any]) -> Bars:
     words = _words(view, profile)
-    words["moment"] = view.moment(row["month"], profile["estimand"]["kind"])
+    words["moment"] = view.moment(row["month"], profile["estimand"]["kind"], profile)
     bars = []
     for main, share in ((True, row["counterfactual"] + row["estimate"]), (False, row["counterfactual"])):
         share = min(1.0, max(0.0, share))
@@ -283,7 +288,7 @@ def _glance_cells(view: View, profile: Profile) -> list[str]:
     row = rows[-1]
     with_ = row["counterfactual"] + row["estimate"] if finite(row["counterfactual"]) else None
     return [
-        view.moment(row["month"], profile["estimand"]["kind"]),
+        view.moment(row["month"], profile["estimand"]["kind"], profile),
         view.mean(with_, unit),
         view.mean(row["counterfactual"], unit),
         view.amount(row["estimate"], unit, True),

@@ -86,8 +86,10 @@ def drawn(view: View, profile: Profile) -> figures.Track:
 def axis(view: View, profile: Profile, y: str) -> figures.Axis:
     """The month axis of the profile's clock."""
     clock = profile["estimand"]["clock"]
-    named = {3: "quarter", 12: "year"}.get(view.period_months, "period") if view.grouped else "period"
-    key = f"report.axis.{named}" if view.by_period else f"report.axis.{clock}"
+    length = view.length_of(profile)
+    named = {3: "quarter", 12: "year"}.get(length, "period") if view.grouped else "period"
+    single = view.table and len(profile["months"]) < 2
+    key = f"report.axis.{named}" if length != 1 or single else f"report.axis.{clock}"
     return figures.Axis(view.lang, view.say(key if view.known(key) else "report.axis.start"), y)
 
 
@@ -242,7 +244,7 @@ def _levels(view: View, profile: Profile) -> list[Block]:
 def _running(view: View, profile: Profile) -> list[Block]:
     """The running sum: when the lost ground is made up."""
     rows = [row for row in profile.get("cumulated") or () if finite(row["estimate"])]
-    if len(rows) < FEW_MONTHS or view.by_period:
+    if len(rows) < FEW_MONTHS or view.length_of(profile) != 1:
         return []
     kind = view.cumulated_unit(profile)
     unit = "months" if profile["estimand"]["unit"] == "fraction" else profile["estimand"]["unit"]
@@ -281,7 +283,7 @@ def _few(view: View, profiles: Sequence[Profile]) -> list[Block]:
     labels, values, rows, alt = [], [], [], []
     for profile in profiles:
         for row in since_start(profile):
-            moment = capital(view.moment(row["month"], profile["estimand"]["kind"]))
+            moment = capital(view.moment(row["month"], profile["estimand"]["kind"], profile))
             name = capital(view.analysis_name(profile))
             labels.append(name if single else f"{name}, {inner(moment)}")
             values.append(tuple(view.scaled(row[key], unit) for key in ("estimate", "ci_low", "ci_high")))

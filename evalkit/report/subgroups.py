@@ -87,7 +87,10 @@ def _group_table(view: View, profiles: Sequence[Profile], name: str) -> Grid:
         cells = [view.level(*_split(profile)), view.outcome_word(profile)]
         if shown:
             row = shown[-1]
-            cells += [view.moment(row["month"], profile["estimand"]["kind"]), view.amount(row["estimate"], unit, True)]
+            cells += [
+                view.moment(row["month"], profile["estimand"]["kind"], profile),
+                view.amount(row["estimate"], unit, True),
+            ]
             cells += [view.range(*interval(row), unit), view.say(f"report.reading.{direction(profile, row)}")]
             cells.append(view.count(row["n_treated"]))
         else:
@@ -112,7 +115,7 @@ def _differences(view: View, contrasts: Sequence[Profile]) -> list[Block]:
             continue
         row = shown[-1]
         apart = any(finite(r["band_low"]) and not r["band_low"] <= 0 <= r["band_high"] for r in shown)
-        cells = [pair, view.outcome_word(profile), view.moment(row["month"], profile["estimand"]["kind"])]
+        cells = [pair, view.outcome_word(profile), view.moment(row["month"], profile["estimand"]["kind"], profile)]
         cells += [view.amount(row["estimate"], unit, True), view.range(*interval(row), unit)]
         rows.append((*cells, view.say("report.subgroup.differs" if apart else "report.subgroup.same")))
     if not rows:

@@ -283,20 +283,24 @@ class View:
         """Whether time is counted in measured periods instead of months."""
         return self.period_months != 1 or (self.table and all(len(p["months"]) < 2 for p in self.profiles))
 
-    @cached_property
+    @property
     def period_months(self) -> int:
-        """Months in one measured period."""
-        labelled = [p["labels"]["period_months"] for p in self.profiles if p["labels"].get("period_months")]
-        return int(next(iter(labelled), None) or (self.protocol.get("table") or {}).get("period_months") or 1)
+        """Months in one measured period, of the profile that answers the question."""
+        return self.length_of(self.lead)
 
-    def moment(self, month: int, kind: str = "event") -> str:
+    def length_of(self, profile: Profile | None) -> int:
+        """Months in one period of a profile; 1 for those by month."""
+        own = profile["labels"].get("period_months") if profile else None
+        return int(own or (self.protocol.get("table") or {}).get("period_months") or 1)
+
+    def moment(self, month: int, kind: str = "event", profile: Profile | None = None) -> str:
         """``after 36 months``, ``in month 36``, ``in period 2 (12 months each)``, ``in the period measured``."""
-        if self.by_period:
-            if all(len(p["months"]) < 2 for p in self.profiles):
-                return self.say("report.moment.single")
-            named = {1: "period", 3: "quarter", 12: "year"}.get(self.period_months, "period_long")
-            key = f"report.moment.{named if self.grouped else 'period' if self.period_months == 1 else 'period_long'}"
-            return self.say(key, month=month, length=self.period_months)
+        length = self.length_of(profile or self.lead)
+        if self.table and all(len(p["months"]) < 2 for p in self.profiles):
+            return self.say("report.moment.single")
+        if length != 1:
+            named = {3: "quarter", 12: "year"}.get(length, "period_long") if self.grouped else "period_long"
+            return self.say(f"report.moment.{named}", month=month, length=length)
         if kind == "flow":
             return self.say("report.moment.during", month=month)
         return self.say("report.moment.after_one" if month == 1 else "report.moment.after", month=month)
