@@ -338,7 +338,8 @@ def _left_out(settings: Settings, lead: Estimated) -> Shown:
     table = Table("did_leave_out", "did_leave_out", (Column("what", "what", "key"), *_numbers(lead, "estimate")), rows)
     params = {"left_out": len(found), "changes": found.sign_changes, "level": level, "persons": persons}
     code = "did_leave_out" if not found.sign_changes else "did_leave_out_sign"
-    verdict = _warn(found.sign_changes > 0, "info")
+    clear = abs(float(found.full.estimate[0])) > Z * float(found.full.std_error[0])  # near zero a sign means little
+    verdict = _warn(found.sign_changes > 0 and clear, "info")
     return Shown((table,), (Finding(code, lead.outcome.name, verdict, float(found.sign_changes), 0.0, params),))
 
 
