@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evalkit.did.choice import Choice, SyntheticErrors, within, without_covariate
-from evalkit.did.effects import Effects
+from evalkit.did.effects import RESERVATIONS, Effects
 from evalkit.did.few import (
     Tested,
     conley_taber,
@@ -444,7 +444,8 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
     for missing in (m for m in one.effects.missing if m.code not in TOLD):
         codes[missing.code] = codes.get(missing.code, 0) + 1
     for code, cells in codes.items():
-        yield Finding("did_cells_missing", scope, "warn", float(cells), None, {"cells": cells, "why": f"did.{code}"})
+        name = "did_cells_reserved" if code in RESERVATIONS else "did_cells_missing"
+        yield Finding(name, scope, "warn", float(cells), None, {"cells": cells, "why": f"did.{code}"})
     if profile.composition == "varying":
         since = one.effects.n_treated[profile.month >= 1]
         if len(set(since.tolist())) > 1:

@@ -17,9 +17,9 @@ By = Literal["event", "group", "calendar", "simple"]
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that is not estimable: cohort ``group`` in period ``time``, and the code of the reason.
+    """A cell without an estimate, or whose estimate stands with a reservation: cohort, period, code of the reason.
 
-    The sentences stand under ``fault.did.<code>``.
+    The sentences stand under ``fault.did.<code>``. Codes in :data:`RESERVATIONS` are reservations.
     """
 
     group: int
@@ -44,7 +44,7 @@ class Effects:
     base: event times at which the effect is zero by construction.
     se_kind: the name of the standard error.
     overall: one effect that sums up the others as the estimator's authors do; None for ``simple``.
-    missing: cells that are not estimable, with the reason.
+    missing: cells that are not estimable, and those whose estimate stands with a reservation, with the reason.
     """
 
     by: By
@@ -90,6 +90,9 @@ class Effects:
         derived = self.uncertainty.linear(matrix)
         return matrix @ self.estimate, None if derived is None else derived.vcov
 
+
+RESERVATIONS = frozenset({"cell_lone", "cell_trimmed", "regression_cohort_small", "imputation_partly"})
+"""Codes of cells whose estimate stands, but should be read with care; all others have none."""
 
 Estimator = Callable[[Panel], Effects]
 """An estimator with its settings chosen: what placebo tests, reassignment and leaving out work with."""
