@@ -146,6 +146,8 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
         wrong += _hazard_faults(study, settings)
     if settings.base == "varying" and settings.honest is not None and "honest" in settings.model_fields_set:
         wrong.append(Fault("did.honest_needs_universal_base", {}, place))
+    if settings.estimator != "hazards" and not _outcomes(study, settings)[0]:
+        wrong.append(Fault("did.exit_of_person", {}, place))
     if settings.inflow and study.data is None:
         wrong.append(Fault("did.inflow_register", {}, place))
     return wrong
@@ -198,7 +200,7 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
         return run_hazards(sample, settings, id)
     from evalkit.analyses.did_credible import credible, described
 
-    outcomes = [o for o in sample.study.outcomes if o.role == "effect"]
+    outcomes, left_out = _outcomes(sample.study, settings)
     made = [estimated(sample, settings, outcome) for outcome in outcomes]
     profiles = [profile_of(sample, settings, id, one) for one in made]
     lead = next((one for one in made if one.outcome.primary), made[0])
@@ -210,7 +212,18 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     findings += [f for part in shown for f in part.findings]
     exhibits = [e for part in shown for e in part.exhibits]
     exhibits += [*notes, _method(settings, lead)]
+    if left_out:
+        exhibits.append(Note("did_exit_of_person", {"outcomes": left_out}, "warn"))
     return Analysis(id, "did", (*profiles, *groups), tuple(exhibits), tuple(findings), tuple(lead.data.lost))
+
+
+def _outcomes(study: Study, settings: Settings) -> tuple[list[Outcome], list[str]]:
+    """The outcomes that the panel can have, and the names of those that it cannot: one person has no exit rate."""
+    found = [o for o in study.outcomes if o.role == "effect"]
+    if study.data is None or settings.inflow or (settings.unit or study.treatment.unit) != "person":
+        return found, []
+    exits = [o for o in found if o.source.startswith("exit:")]
+    return [o for o in found if o not in exits], [o.name for o in exits]
 
 
 def estimated(
@@ -278,7 +291,7 @@ def uncertain(data: PanelData, choice: Choice, settings: Settings, seed: int) ->
     window = (-(choice.before or 0), choice.after or 0)
     tested: Tested
     if errors in ("conley_taber", "ferman_pinto"):
-        ready = choice.prepared(panel)
+        ready = _followed(panel, choice)
         test = conley_taber if errors == "conley_taber" else ferman_pinto
         tested = test(
             ready, base="last", anticipation=choice.anticipation, window=window, draws=settings.draws, seed=seed
@@ -309,6 +322,14 @@ def _blocks(panel: Panel, effects: Effects) -> NDArray[np.int64] | None:
     np.minimum.at(first, panel.cluster, panel.first)
     of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
     return np.array([of[i] for i in effects.uncertainty.ids.tolist()], np.int64)
+
+
+def _followed(panel: Panel, choice: Choice) -> Panel:
+    """Without the units that start too late to be followed, where everyone is to be followed equally long."""
+    choice.prepared(panel)  # says so when nobody can be
+    if not choice.complete or choice.after is None:
+        return panel
+    return panel.take_units((panel.first == NEVER) | (panel.first + choice.after <= panel.periods[-1]))
 
 
 def _by_multiplier(effects: Effects, draws: int, seed: int) -> Effects:

@@ -32,6 +32,8 @@ Z = 1.959963984540054
 WORTH = 0.10
 """A share of negative weights from which the two-way regression is warned about."""
 SUMS: tuple[By, ...] = ("simple", "event", "group", "calendar")
+WORK = 50_000_000
+"""Rows that leaving out one at a time may estimate on in all: about a minute."""
 MOST = 200
 """Clusters that are left out one by one, at most."""
 
@@ -320,7 +322,8 @@ def _left_out(settings: Settings, lead: Estimated) -> Shown:
     if not settings.leave_out or settings.estimator == "synthetic":
         return Shown((), ())
     level = "cluster" if lead.data.unit != "person" and len(panel.cluster_ids) <= MOST else "cohort"
-    if level == "cohort" and len(panel.cohorts) < 2:
+    runs = len(panel.cluster_ids) if level == "cluster" else len(panel.cohorts) + 1
+    if (level == "cohort" and len(panel.cohorts) < 2) or runs * len(panel) > WORK:
         return Shown((), ())
     try:
         found = leave_one_out(panel, lead.choice, level)  # type: ignore[arg-type]

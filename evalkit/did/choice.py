@@ -24,6 +24,8 @@ from evalkit.errors import DesignError, Fault, UsageError
 Name = Literal["group_time", "sun_abraham", "imputation", "extended", "stacked", "two_way", "synthetic", "triple"]
 SyntheticErrors = Literal["placebo", "jackknife", "bootstrap"]
 
+LARGEST = 6 * 2**30
+"""Bytes that the influence of all units on all cells may take."""
 NAMES: tuple[str, ...] = get_args(Name)
 BY_CELL = ("group_time", "sun_abraham", "extended", "triple")
 """Estimators that give an effect for each cohort and period, and aggregate them."""
@@ -127,7 +129,12 @@ class Choice:
         ------
         UsageError
             ``did.no_cells`` for the others.
+        DesignError
+            ``did.too_large`` when the influence of all units on all cells does not fit in memory.
         """
+        cells = len(panel.cohorts) * len(panel.periods)
+        if 8 * panel.units * cells > LARGEST:
+            raise DesignError(Fault("did.too_large", {"units": panel.units, "cells": cells}))
         if self.estimator == "group_time":
             bare = panel if self.covariates else without_covariates(panel)
             method: Adjust = self.adjust if bare.names else "means"
