@@ -117,13 +117,21 @@ def protect(document: Mapping[str, Any]) -> Json:
     safe["exhibits"] = [e for e in safe["exhibits"] if _exhibit(e, gate, names.get(e["analysis"], set()))]
     decided = safe["study"]["protocol"].get("treatment", {})
     by_person = decided.get("cluster", "person") == decided.get("unit", "person") == "person"
+    by_person &= not (safe["study"]["protocol"].get("panel") or {}).get("persons")
     for finding in safe["findings"]:
         _finding(finding, gate, names.get(finding["analysis"], set()), by_person)
         if finding["code"] == "later_start":  # the sentence tells no more than the chart
             finding["value"] = finding["params"]["share"] = last_of(safe["exhibits"], finding)
+    safe["findings"] = [f for f in safe["findings"] if not _of_few(f)]
     rules["hidden"] = sum(gate.hidden.values())
     rules["ledger"] = [f"{where}: {count}" for where, count in sorted(gate.hidden.items())]
     return safe
+
+
+def _of_few(finding: Json) -> bool:
+    """Whether a finding is reckoned from an estimate on so few people that it is not shown."""
+    params = finding["params"]
+    return finding["code"].startswith("did_") and "persons" in params and params["persons"] is None
 
 
 def _exhibit(exhibit: Json, gate: _Gate, gone: Collection[str]) -> bool:

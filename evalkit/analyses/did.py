@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from evalkit.did.choice import Choice, SyntheticErrors, within, without_covariate
+from evalkit.did.choice import Choice, SyntheticErrors, within, without_covariate, without_covariates
 from evalkit.did.effects import RESERVATIONS, Effects
 from evalkit.did.few import (
     Tested,
@@ -41,6 +41,8 @@ REPEATED = ("placebo", "jackknife", "bootstrap")
 """Errors of synthetic difference-in-differences only."""
 BY_TEST = ("wild", "randomisation", "conley_taber", "ferman_pinto")
 """Procedures that give intervals and nothing else."""
+NEVER_ONLY = ("conley_taber", "ferman_pinto")
+"""Procedures that estimate by contrasts with never treated groups of their own."""
 SHORT = {1: 12, 3: 8, 12: 5}
 """Periods before the start that are shown by default, by the length of a period in months."""
 TOLD = ("cell_lone", "regression_cohort_small")
@@ -140,11 +142,23 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
         wrong.append(
             Fault("did.errors_unfit", {"errors": errors, "estimator": settings.estimator, "allowed": allowed}, place)
         )
+    elif errors in NEVER_ONLY and settings.estimator != "group_time":
+        params = {
+            "errors": errors,
+            "estimator": settings.estimator,
+            "allowed": "influence, multiplier, wild, randomisation",
+        }
+        wrong.append(Fault("did.errors_unfit", params, place))
+    if errors == "multiplier" and settings.draws < 200:
+        wrong.append(Fault("did.multiplier_setting", {"setting": "draws", "allowed": "200, 201, ..."}, place))
+    if settings.placebo is not None and (synthetic or settings.estimator == "extended"):
+        wrong.append(Fault("did.placebo_by_construction", {"estimator": settings.estimator}, place))
     if settings.estimator == "triple" and not settings.eligible:
         wrong.append(Fault("did.triple_needs_eligible", {}, place))
     if settings.estimator == "hazards":
         wrong += _hazard_faults(study, settings)
-    if settings.base == "varying" and settings.honest is not None and "honest" in settings.model_fields_set:
+    asked = settings.honest is not None and bool(settings.honest.relative or settings.honest.smooth)
+    if settings.base == "varying" and asked and "honest" in settings.model_fields_set:
         wrong.append(Fault("did.honest_needs_universal_base", {}, place))
     if settings.estimator != "hazards" and not _outcomes(study, settings)[0]:
         wrong.append(Fault("did.exit_of_person", {}, place))
@@ -194,6 +208,8 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
     wrong = faults(sample.study, settings)
     if wrong:
         raise StudyError(wrong)
+    if settings.chosen_errors in NEVER_ONLY:  # what they do: contrasts with the never treated, without covariates
+        settings = settings.model_copy(update={"control": "never", "covariates": False})
     if settings.estimator == "hazards":
         from evalkit.analyses.did_hazards import run_hazards
 
@@ -288,6 +304,8 @@ def _without_rings(data: PanelData, name: str) -> tuple[PanelData, NDArray[np.in
 def uncertain(data: PanelData, choice: Choice, settings: Settings, seed: int) -> tuple[Effects, Tested | None]:
     """The effects with the uncertainty asked for; the test behind it where it is one."""
     errors, panel = settings.chosen_errors, data.panel
+    if not choice.covariates:
+        panel = without_covariates(panel)
     window = (-(choice.before or 0), choice.after or 0)
     tested: Tested
     if errors in ("conley_taber", "ferman_pinto"):
@@ -363,7 +381,10 @@ def profile_of(sample: Sample, settings: Settings, id: str, one: Estimated, subg
         "better": outcome.better,
         "primary": "true" if outcome.primary else "false",
         "unit_of_panel": data.unit,
+        "covariates_used": ",".join(_used(settings, one)),
     }
+    if settings.inflow:
+        labels["inflow_months"] = str(settings.inflow)
     if data.period_months != 1:
         labels["period_months"] = str(data.period_months)
     numbers = effects.n_treated[(effects.at >= 0) & np.isfinite(effects.estimate)]
@@ -395,12 +416,23 @@ def profile_of(sample: Sample, settings: Settings, id: str, one: Estimated, subg
 def _kind(effects: Effects, data: PanelData) -> str:
     """The name of the standard error, with the level it is clustered on in the study's words."""
     kind = effects.se_kind.partition(",")[0]
-    if isinstance(effects.uncertainty, Influence) and kind != "jackknife":
+    for repeated in ("jackknife", "bootstrap", "placebo"):
+        if kind.startswith(repeated):
+            return repeated
+    if isinstance(effects.uncertainty, Influence):
         kind = "influence function"
-    if isinstance(effects.uncertainty, Intervals) or kind == "placebo":
+    if isinstance(effects.uncertainty, Intervals):
         return kind
     own = data.unit if data.panel.level in ("unit", "") else data.panel.level
     return f"{kind}, clustered on {own}"
+
+
+def _used(settings: Settings, one: Estimated) -> list[str]:
+    """Covariates that the estimate takes into account, without their levels."""
+    if not settings.covariates or settings.estimator in ("stacked", "synthetic"):
+        return []
+    names = (name.partition(":")[0] for name in one.data.panel.names)
+    return [name for name in dict.fromkeys(names) if name != settings.eligible]
 
 
 def _identification(settings: Settings, one: Estimated) -> str:
@@ -408,7 +440,7 @@ def _identification(settings: Settings, one: Estimated) -> str:
         return "synthetic_control"
     if settings.estimator == "triple":
         return "parallel_gaps"
-    adjusted = settings.covariates and bool(one.data.panel.names) and settings.estimator not in ("stacked", "synthetic")
+    adjusted = bool(_used(settings, one))
     return "conditional_parallel_trends" if adjusted else "parallel_trends"
 
 
@@ -451,9 +483,12 @@ def persons_beneath(one: Estimated) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 def few_of(one: Estimated, settings: Settings) -> Iterator[Finding]:
     """What to do when the clusters that decide the uncertainty are few; silent when that was done."""
-    if settings.chosen_errors in (*BY_TEST, *REPEATED):
+    errors = settings.chosen_errors
+    if errors in REPEATED or (errors in BY_TEST and errors != "wild"):
         return
     found = few_clusters(one.data.panel).finding()
+    if errors == "wild" and found is not None and found.code != "did_few_treated":
+        return  # that is what it cures; few treated clusters it does not
     if found is not None:  # the estimate stands, its margin does not: a loud warning, not a rejection
         yield replace(found, verdict="warn")
 
@@ -474,7 +509,12 @@ def _of_outcome(settings: Settings, one: Estimated, profile: EffectProfile) -> I
     if settings.placebo is not None:
         base = np.isin(one.effects.at, one.effects.base)
         early = (one.effects.at < -settings.anticipation) & ~base & np.isfinite(profile.estimate)
-        yield placebo_finding(profile.take(early), scope, settings.placebo.margin)
+        judged = profile
+        if profile.vcov is None:  # a test gives no covariance: the margin is judged on the influence function
+            plain = replace(one, effects=one.choice(one.data.panel))
+            keep = np.isin(plain.effects.at, one.effects.at)
+            judged = replace(profile, uncertainty=plain.effects.uncertainty.take(keep))
+        yield placebo_finding(judged.take(early), scope, settings.placebo.margin)
 
 
 def _varying(one: Estimated, profile: EffectProfile) -> Finding:
@@ -484,13 +524,16 @@ def _varying(one: Estimated, profile: EffectProfile) -> Finding:
         since = profile.n_treated[profile.month >= 1]
         params = {"first": int(since[0]), "last": int(since[-1]), "month": int(profile.month[-1])}
         return Finding("composition_varying", scope, "warn", params=params)
+    if one.data.panel.repeated:
+        return Finding("did_entries_varying", scope, "info")
     units = one.effects.n_treated[profile.month >= 1]
     return Finding("did_composition_varying", scope, "warn", params={"first": str(units[0]), "last": str(units[-1])})
 
 
 def _method(settings: Settings, one: Estimated) -> Note:
     panel, unit = one.data.panel, one.data.unit
-    params: dict[str, Any] = {"estimator": settings.estimator, "control": settings.control}
+    control = {"sun_abraham": "never", "synthetic": "never", "two_way": "all"}.get(settings.estimator, settings.control)
+    params: dict[str, Any] = {"estimator": settings.estimator, "control": control}
     params |= {"cohorts": len(panel.cohorts), "periods": len(panel.periods)}
     if unit == "person":
         return Note("did_method", params)
@@ -506,8 +549,6 @@ def _subgroups(
     """The same for the people of each level, each with a panel of their own."""
     profiles: list[EffectProfile] = []
     notes: list[Exhibit] = []
-    if sample.source != "register":
-        return (), ()
     known = {f.name: f for f in sample.people.factors + sample.people.groups}
     for subgroup in sample.study.subgroups:
         made = known.get(subgroup.name)

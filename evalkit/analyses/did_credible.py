@@ -22,8 +22,9 @@ from evalkit.did.negative_weights import negative_weights
 from evalkit.did.overall import overall
 from evalkit.did.panel import NEVER, Panel
 from evalkit.did.placebo import placebo_dates, placebo_groups
-from evalkit.did.pretrends import pretrend_power, pretrend_test
+from evalkit.did.pretrends import pretrend_power
 from evalkit.did.spillover import given_rings, of_exposure
+from evalkit.effects import Influence
 from evalkit.errors import DataError, DesignError, UsageError
 from evalkit.exhibits import Column, Exhibit, Finding, Note, Table, Verdict
 from evalkit.sample import Sample
@@ -133,12 +134,10 @@ def _test_row(name: str, found: Tested, j: int, scale: float, persons: int) -> d
 def _pretrends(settings: Settings, lead: Estimated) -> Shown:
     """Do the groups move alike before the start, and would it have been noticed if they did not (Roth 2022)?"""
     effects = lead.effects
-    try:
-        test = pretrend_test(effects)
-    except (DesignError, UsageError):
-        return _joint(lead)
+    if settings.estimator == "synthetic":
+        return Shown((Note("did_synthetic_fit"),), ())  # its weights are chosen to fit the periods before
+    findings = list(_joint(lead))
     scale, persons = _scale(lead), _smallest(lead)
-    findings = [_before(lead, test.p_joint, len(test.event))]
     rows = []
     for power in (0.5, 0.8):
         try:
@@ -161,30 +160,59 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
     return Shown(table, tuple(findings))
 
 
-def _joint(lead: Estimated) -> Shown:
-    """The joint test where the effects before the start have no single base (imputation, a varying base)."""
-    effects = lead.effects
+def _joint(lead: Estimated) -> Iterator[Finding]:
+    """The joint test that nothing happens before the start.
+
+    W = b' V^-1 b with V summed over strata s (cohorts) of clusters, V_s = n_s / (n_s - 1) psi_s' psi_s, is set against
+    (k nu / (nu - k + 1)) F(k, nu - k + 1), nu = (k + k^2) / sum_s [tr((V_s V^-1)^2) + tr(V_s V^-1)^2] / (n_s - 1): with
+    few clusters the chi-squared distribution rejects far too often (Krishnamoorthy and Yu 2004). It cannot be done
+    with no more treated, or comparison, clusters than periods.
+    """
+    effects, panel = lead.effects, lead.data.panel
+    if not isinstance(effects.uncertainty, Influence):
+        effects = lead.choice(panel)  # whatever the margins come from, the test needs the influence function
     early = (effects.at < -lead.choice.anticipation) & np.isfinite(effects.estimate) & (effects.std_error > 0)
-    if not early.any() or effects.vcov is None:
-        return Shown((), ())
-    b, v = effects.estimate[early], np.asarray(effects.vcov)[np.ix_(early, early)]
-    degrees = int(np.linalg.matrix_rank(v, hermitian=True))
-    p_value = float(stats.chi2.sf(b @ np.linalg.pinv(v, hermitian=True) @ b, degrees))
-    return Shown((), (_before(lead, p_value, int(early.sum())),))
-
-
-def _before(lead: Estimated, p_value: float, periods: int) -> Finding:
-    """The verdict of the joint test on the periods before the start."""
-    params = {"p": p_value, "months": periods, "persons": _smallest(lead)}
+    k = int(early.sum())
+    if not k or not isinstance(effects.uncertainty, Influence):
+        return
+    first = np.full(len(panel.cluster_ids), NEVER)
+    np.minimum.at(first, panel.cluster, panel.first)
+    of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
+    stratum = np.array([of[i] for i in effects.uncertainty.ids.tolist()])
+    psi = effects.uncertainty.values[:, early]
+    treated = int((stratum < NEVER).sum())
+    params = {"months": k, "persons": _smallest(lead)}
+    later = len(stratum) - int((stratum == stratum.min()).sum())
+    if min(treated, later) <= k + 1:
+        yield Finding("did_pretrends_few", lead.outcome.name, "info", params=params)
+        return
+    parts = []
+    for one in np.unique(stratum):
+        mine = psi[stratum == one]
+        n = len(mine)
+        parts.append((n, (n / max(n - 1, 1)) * (mine.T @ mine)))
+    v = sum((part for _, part in parts), np.zeros((k, k)))
+    inverse = np.linalg.pinv(v, hermitian=True)
+    spread = 0.0
+    for n, part in parts:
+        share = part @ inverse
+        spread += (float(np.trace(share @ share)) + float(np.trace(share)) ** 2) / max(n - 1, 1)
+    nu = (k + k * k) / spread
+    if nu <= k:
+        yield Finding("did_pretrends_few", lead.outcome.name, "info", params=params)
+        return
+    b = effects.estimate[early]
+    statistic = float(b @ inverse @ b) * (nu - k + 1) / (k * nu)
+    p_value = float(stats.f.sf(statistic, k, nu - k + 1))
     differ = p_value < 0.05
     code = "did_pretrends_differ" if differ else "did_pretrends"
-    return Finding(code, lead.outcome.name, _warn(differ, "pass"), p_value, 0.05, params)
+    yield Finding(code, lead.outcome.name, _warn(differ, "pass"), p_value, 0.05, params | {"p": p_value})
 
 
 def _honest(settings: Settings, lead: Estimated) -> Shown:
     """Sets that hold if trends are not quite parallel (Rambachan and Roth 2023)."""
     asked = settings.honest
-    if asked is None:
+    if asked is None or not (asked.relative or asked.smooth) or settings.estimator == "synthetic":
         return Shown((), ())
     rows: list[dict[str, Any]] = []
     findings: list[Finding] = []
@@ -261,13 +289,14 @@ def _totals(settings: Settings, lead: Estimated) -> Shown:
 
 
 def _cohorts(lead: Estimated, found: Effects, scale: float) -> Iterator[dict[str, Any]]:
-    panel = lead.data.panel
+    panel = lead.data.panel  # all rows or none: a total less the others would give a hidden one back
+    smallest = min(int(lead.data.persons[panel.first == cohort].sum()) for cohort in found.at.tolist())
     for j, cohort in enumerate(found.at.tolist()):
         mine = panel.first == cohort
         numbers = _interval(found, j, scale)
         if len(np.unique(panel.cluster[mine])) < 2:  # chance in a single unit cannot be told from the effect
             numbers |= dict.fromkeys(("std_error", "ci_low", "ci_high"))
-        yield {"first": label_of(lead, cohort), **numbers, "persons": int(lead.data.persons[mine].sum())}
+        yield {"first": label_of(lead, cohort), **numbers, "persons": smallest}
 
 
 def _interval(found: Effects, j: int, scale: float) -> dict[str, Any]:
@@ -333,6 +362,8 @@ def _left_out(settings: Settings, lead: Estimated) -> Shown:
     if not known.any():
         return Shown((), ())
     estimate = scale * found.estimate[known]
+    group = panel.cluster if level == "cluster" else np.unique(panel.first, return_inverse=True)[1]
+    persons = min(persons, int(np.bincount(group, lead.data.persons).min()))  # full less the lowest is one group's part
     rows = (
         {"what": "column.all_units", "estimate": scale * float(found.full.estimate[0]), "persons": persons},
         {"what": "column.lowest_without_one", "estimate": float(estimate.min()), "persons": persons},

@@ -64,9 +64,12 @@ def _at_risk(sample: Sample, settings: Settings, spells: GroupSpells) -> AtRisk:
     level = sample.study.treatment.cluster
     unit = settings.unit or sample.study.treatment.unit
     cell = spells.cell if len(np.unique(spells.cell)) > 1 else None
+    cluster: Any = "group" if level == unit else "auto"
+    if level not in ("person", unit):
+        cluster = sample.people.cluster[spells.person]
     return spells_at_risk(
         spells.entry_month, spells.entry_offset, spells.stop, spells.event, spells.cause, spells.group, spells.adopted,
-        spells.window, person=spells.person, cell=cell, cluster="group" if level == unit else "auto",
+        spells.window, person=spells.person, cell=cell, cluster=cluster, level=level if level != "person" else "cluster",
     )  # fmt: skip
 
 

@@ -6,7 +6,9 @@ Names are looked up when they are first used, so that a panel can be made withou
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -62,11 +64,16 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+class _Package(ModuleType):
+    """The package; a name that is both a module and what it holds (``honest``) is what it holds."""
 
+    def __getattribute__(self, name: str) -> Any:
+        if name in _HOME:
+            return getattr(import_module(f"evalkit.did.{_HOME[name]}"), name)
+        return super().__getattribute__(name)
+
+
+sys.modules[__name__].__class__ = _Package
 
 __all__ = [
     "NEVER", "Cells", "Choice", "Effects", "Estimator", "Missing", "Panel", "PanelFrame", "bacon", "breakdown",

@@ -90,6 +90,11 @@ def _plain(view: View, profile: Profile) -> list[Block]:
     name = profile["labels"]["method"]
     key = f"report.plain.{name}"
     covariates = view.protocol.get("covariates") or {}
+    if "covariates_used" in profile["labels"]:
+        used = profile["labels"]["covariates_used"]
+        covariates = {"numeric": used.split(",") if used else []}
+    if profile["estimand"]["identification"] == "parallel_hazards":
+        key = "report.plain.did_hazards"
     names = [view.inside(c) for c in (*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ()))]
     params = {
         "instrument": inner(view.word(profile["labels"]["instrument"])),
@@ -148,8 +153,8 @@ def _referee(view: View) -> list[Block]:
     ]
     head = (view.say("report.referee.what"), *(_column(view, profile) for profile in view.profiles))
     blocks.append(Grid(view.say("report.referee.caption"), head, tuple(rows), (False,) * len(head)))
-    for kind in dict.fromkeys(p["labels"]["method"] for p in view.profiles):
-        key = f"report.equation.{kind}"
+    for kind, ending in dict.fromkeys((p["labels"]["method"], _ending(p)) for p in view.profiles):
+        key = f"report.equation.{kind}{ending}"
         if view.known(key):
             term = view.say("report.equation.term", method=view.term("report.method", kind))
             blocks.append(Items(((term, view.say(key)),)))
@@ -157,6 +162,10 @@ def _referee(view: View) -> list[Block]:
     blocks.append(Text(view.say("report.referee.interval" if few else "report.referee.bands")))
     blocks.append(_design(view))
     return blocks + people.appendix(view)
+
+
+def _ending(profile: Profile) -> str:
+    return "_hazards" if profile["estimand"]["identification"] == "parallel_hazards" else ""
 
 
 def _column(view: View, profile: Profile) -> str:

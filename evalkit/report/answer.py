@@ -241,6 +241,8 @@ def _cautions(view: View, profile: Profile) -> Items:
     items.append(view.say(key if view.known(key) else "report.caution.other", **_words(view, profile)))
     if view.known(f"report.caution.population_{estimand['population']}") and not is_randomised(profile):
         items.append(view.say(f"report.caution.population_{estimand['population']}", **_words(view, profile)))
+    if months := profile["labels"].get("inflow_months"):
+        items.append(view.say("report.caution.inflow", months=view.months(int(months))))
     if estimand["versus"] == "wait" and not is_randomised(profile) and not view.table:
         items.append(view.say("report.caution.wait", **_words(view, profile)))
     smaller = [n for n in (row["n_treated"], row["n_comparison"]) if finite(n)]

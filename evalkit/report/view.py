@@ -276,7 +276,7 @@ class View:
     def grouped(self) -> bool:
         """Whether units above the person are followed: teams, districts, municipalities."""
         unit = self.lead["labels"].get("unit_of_panel", "") if self.lead else ""
-        return unit not in ("", "person", "inflow")
+        return unit not in ("", "person")
 
     @cached_property
     def by_period(self) -> bool:

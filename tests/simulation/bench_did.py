@@ -128,7 +128,7 @@ def prepared(names: list[str]) -> str:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
-    asked.add_argument("--peers", default="", help="interpreter that has the other programs; otherwise they are installed")
+    asked.add_argument("--peers", default="", help="interpreter that has the others; without, they are installed")
     asked.add_argument("--units", type=int, nargs="*", default=[10_000, 100_000])
     asked.add_argument("--draws", type=int, nargs="*", default=[0, 1000])
     asked.add_argument("--only", nargs="*", default=list(PEERS))
