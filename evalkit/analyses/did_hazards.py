@@ -69,7 +69,8 @@ def _at_risk(sample: Sample, settings: Settings, spells: GroupSpells) -> AtRisk:
         cluster = sample.people.cluster[spells.person]
     return spells_at_risk(
         spells.entry_month, spells.entry_offset, spells.stop, spells.event, spells.cause, spells.group, spells.adopted,
-        spells.window, person=spells.person, cell=cell, cluster=cluster, level=level if level != "person" else "cluster",
+        spells.window, person=spells.person, cell=cell, cluster=cluster,
+        level=level if level != "person" else "cluster",
     )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def _profile(
         n_treated=effects.n_treated,
         n_comparison=effects.n_comparison,
         uncertainty=effects.uncertainty,
-        se_kind=effects.se_kind,
+        se_kind=effects.se_kind.replace("clustered on group", f"clustered on {labels['unit_of_panel']}"),
         composition=found.composition,
     )  # fmt: skip
 
