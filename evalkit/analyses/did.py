@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,8 @@ class Honest(Frozen):
     slope per period, in outcome units (percentage points as fractions).
     """
 
-    relative: tuple[float, ...] = (0.5, 1.0, 2.0)
-    smooth: tuple[float, ...] = ()
+    relative: tuple[Annotated[float, Field(ge=0)], ...] = (0.5, 1.0, 2.0)
+    smooth: tuple[Annotated[float, Field(ge=0)], ...] = ()
 
 
 class Hazard(Frozen):
