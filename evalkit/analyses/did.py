@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from evalkit.did.few import (
 from evalkit.did.multiplier import multiplier_bootstrap
 from evalkit.did.panel import NEVER, Panel
 from evalkit.effects import Covariance, EffectProfile, Estimand, Influence, Intervals
-from evalkit.errors import DesignError, Fault, StudyError
+from evalkit.errors import DesignError, Fault, StudyError, UsageError
 from evalkit.exhibits import Analysis, Exhibit, Finding, Note
 from evalkit.gate import placebo_finding
 from evalkit.sample import PanelData, PanelStep, Sample
@@ -547,6 +547,18 @@ def _subgroups(
     sample: Sample, settings: Settings, id: str, outcomes: list[Outcome]
 ) -> tuple[tuple[EffectProfile, ...], tuple[Exhibit, ...]]:
     """The same for the people of each level, each with a panel of their own."""
+
+    def of_level(name: str, among: NDArray[np.bool_]) -> list[EffectProfile]:
+        parts = [estimated(sample, settings, outcome, among) for outcome in outcomes]
+        return [profile_of(sample, settings, id, one, name) for one in parts]
+
+    return by_level(sample, of_level)
+
+
+def by_level(
+    sample: Sample, of_level: Callable[[str, NDArray[np.bool_]], list[EffectProfile]]
+) -> tuple[tuple[EffectProfile, ...], tuple[Exhibit, ...]]:
+    """Profiles of each level of each subgroup, from its name and who is in it (P,); notes on those without."""
     profiles: list[EffectProfile] = []
     notes: list[Exhibit] = []
     known = {f.name: f for f in sample.people.factors + sample.people.groups}
@@ -558,9 +570,8 @@ def _subgroups(
         for number, level in enumerate(made.levels):
             name = f"{subgroup.name}={level}"
             try:
-                parts = [estimated(sample, settings, o, made.codes == number) for o in outcomes]
-                profiles += [profile_of(sample, settings, id, one, name) for one in parts]
-            except DesignError as error:
+                profiles += of_level(name, made.codes == number)
+            except (DesignError, UsageError) as error:
                 nobody = {fault.code for fault in error.faults} <= NOBODY
                 notes.append(Note("subgroup_empty" if nobody else "subgroup_fails", {"subgroup": name}, "warn"))
     return tuple(profiles), tuple(notes)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from evalkit.analyses.adjusted import Shown
 from evalkit.analyses.did import Estimated, Settings, persons_beneath
@@ -22,7 +22,7 @@ from evalkit.did.negative_weights import negative_weights
 from evalkit.did.overall import overall
 from evalkit.did.panel import NEVER, Panel
 from evalkit.did.placebo import placebo_dates, placebo_groups
-from evalkit.did.pretrends import pretrend_power
+from evalkit.did.pretrends import joint_test, pretrend_power
 from evalkit.did.spillover import given_rings, of_exposure
 from evalkit.effects import Influence
 from evalkit.errors import DataError, DesignError, UsageError
@@ -161,52 +161,21 @@ def _pretrends(settings: Settings, lead: Estimated) -> Shown:
 
 
 def _joint(lead: Estimated) -> Iterator[Finding]:
-    """The joint test that nothing happens before the start.
-
-    W = b' V^-1 b with V summed over strata s (cohorts) of clusters, V_s = n_s / (n_s - 1) psi_s' psi_s, is set against
-    (k nu / (nu - k + 1)) F(k, nu - k + 1), nu = (k + k^2) / sum_s [tr((V_s V^-1)^2) + tr(V_s V^-1)^2] / (n_s - 1): with
-    few clusters the chi-squared distribution rejects far too often (Krishnamoorthy and Yu 2004). It cannot be done
-    with no more treated, or comparison, clusters than periods.
-    """
+    """The joint test that nothing happens before the start."""
     effects, panel = lead.effects, lead.data.panel
     if not isinstance(effects.uncertainty, Influence):
         effects = lead.choice(panel)  # whatever the margins come from, the test needs the influence function
-    early = (effects.at < -lead.choice.anticipation) & np.isfinite(effects.estimate) & (effects.std_error > 0)
-    k = int(early.sum())
-    if not k or not isinstance(effects.uncertainty, Influence):
+    found = joint_test(panel, effects, anticipation=lead.choice.anticipation)
+    if found is None:
         return
-    first = np.full(len(panel.cluster_ids), NEVER)
-    np.minimum.at(first, panel.cluster, panel.first)
-    of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
-    stratum = np.array([of[i] for i in effects.uncertainty.ids.tolist()])
-    psi = effects.uncertainty.values[:, early]
-    treated = int((stratum < NEVER).sum())
-    params = {"months": k, "persons": _smallest(lead)}
-    later = len(stratum) - int((stratum == stratum.min()).sum())
-    if min(treated, later) <= k + 1:
+    params: dict[str, Any] = {"months": found.periods, "persons": _smallest(lead)}
+    if np.isnan(found.p_value):
         yield Finding("did_pretrends_few", lead.outcome.name, "info", params=params)
         return
-    parts = []
-    for one in np.unique(stratum):
-        mine = psi[stratum == one]
-        n = len(mine)
-        parts.append((n, (n / max(n - 1, 1)) * (mine.T @ mine)))
-    v = sum((part for _, part in parts), np.zeros((k, k)))
-    inverse = np.linalg.pinv(v, hermitian=True)
-    spread = 0.0
-    for n, part in parts:
-        share = part @ inverse
-        spread += (float(np.trace(share @ share)) + float(np.trace(share)) ** 2) / max(n - 1, 1)
-    nu = (k + k * k) / spread
-    if nu <= k:
-        yield Finding("did_pretrends_few", lead.outcome.name, "info", params=params)
-        return
-    b = effects.estimate[early]
-    statistic = float(b @ inverse @ b) * (nu - k + 1) / (k * nu)
-    p_value = float(stats.f.sf(statistic, k, nu - k + 1))
-    differ = p_value < 0.05
+    differ = found.p_value < 0.05
     code = "did_pretrends_differ" if differ else "did_pretrends"
-    yield Finding(code, lead.outcome.name, _warn(differ, "pass"), p_value, 0.05, params | {"p": p_value})
+    params["p"] = found.p_value
+    yield Finding(code, lead.outcome.name, _warn(differ, "pass"), found.p_value, 0.05, params)
 
 
 def _honest(settings: Settings, lead: Estimated) -> Shown:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from evalkit.analyses.did import NOBODY, Settings
+from evalkit.analyses.did import Settings, by_level
 from evalkit.did.effects import Effects
 from evalkit.did.few import few_clusters
 from evalkit.did.few.clusters import ENOUGH_CLUSTERS
@@ -197,26 +197,14 @@ def _subgroups(
     sample: Sample, settings: Settings, id: str, outcomes: list[Outcome]
 ) -> tuple[tuple[EffectProfile, ...], tuple[Exhibit, ...]]:
     """The same for the people of each level."""
-    profiles: list[EffectProfile] = []
-    notes: list[Exhibit] = []
-    known = {f.name: f for f in sample.people.factors + sample.people.groups}
-    for subgroup in sample.study.subgroups:
-        made = known.get(subgroup.name)
-        if made is None:
-            notes.append(Note("subgroup_not_fixed", {"subgroup": subgroup.name}, "warn"))
-            continue
-        for number, level in enumerate(made.levels):
-            name = f"{subgroup.name}={level}"
-            try:
-                spells = group_spells(sample, settings.unit, made.codes == number, covariates=settings.covariates)
-                at_risk = _at_risk(sample, settings, spells)
-                for outcome in outcomes:
-                    destination = outcome.source.removeprefix("exit:")
-                    found = _effects(sample, settings, at_risk, spells.cut, destination)
-                    profiles.append(
-                        _profile(sample, settings, id, outcome, found, found.effects[destination], name)
-                    )  # fmt: skip
-            except (DesignError, UsageError) as error:
-                nobody = {fault.code for fault in error.faults} <= NOBODY
-                notes.append(Note("subgroup_empty" if nobody else "subgroup_fails", {"subgroup": name}, "warn"))
-    return tuple(profiles), tuple(notes)
+
+    def of_level(name: str, among: NDArray[np.bool_]) -> list[EffectProfile]:
+        spells = group_spells(sample, settings.unit, among, covariates=settings.covariates)
+        at_risk, profiles = _at_risk(sample, settings, spells), []
+        for outcome in outcomes:
+            destination = outcome.source.removeprefix("exit:")
+            found = _effects(sample, settings, at_risk, spells.cut, destination)
+            profiles.append(_profile(sample, settings, id, outcome, found, found.effects[destination], name))
+        return profiles
+
+    return by_level(sample, of_level)

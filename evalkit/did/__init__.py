@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from evalkit.did.negative_weights import contamination, negative_weights
     from evalkit.did.panel import NEVER, Panel
     from evalkit.did.placebo import placebo_dates, placebo_groups
-    from evalkit.did.pretrends import pretrend_power, pretrend_test
+    from evalkit.did.pretrends import joint_test, pretrend_power, pretrend_test
     from evalkit.did.spillover import spillover_rings
     from evalkit.did.stacked import stacked
     from evalkit.did.sun_abraham import sun_abraham
@@ -53,7 +53,7 @@ _HOMES = {
     "negative_weights": ("contamination", "negative_weights"),
     "panel": ("NEVER", "Panel"),
     "placebo": ("placebo_dates", "placebo_groups"),
-    "pretrends": ("pretrend_power", "pretrend_test"),
+    "pretrends": ("joint_test", "pretrend_power", "pretrend_test"),
     "spillover": ("spillover_rings",),
     "stacked": ("stacked",),
     "sun_abraham": ("sun_abraham",),
@@ -78,7 +78,7 @@ sys.modules[__name__].__class__ = _Package
 __all__ = [
     "NEVER", "Cells", "Choice", "Effects", "Estimator", "Missing", "Panel", "PanelFrame", "bacon", "breakdown",
     "composition", "conley_taber", "contamination", "event_study", "extended", "ferman_pinto", "few_clusters",
-    "group_time", "honest", "imputation", "leave_one_out", "multiplier_bootstrap", "negative_weights",
+    "group_time", "honest", "imputation", "joint_test", "leave_one_out", "multiplier_bootstrap", "negative_weights",
     "panel_from_frame", "placebo_dates", "placebo_groups", "presence", "pretrend_power", "pretrend_test",
     "randomisation", "spillover_rings", "stacked", "sun_abraham", "synthetic_did", "triple", "two_way",
     "wild_influence", "wild_two_way",

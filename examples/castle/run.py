@@ -24,7 +24,7 @@ from evalkit.did.group_time import group_time
 from evalkit.did.honest import breakdown, honest
 from evalkit.did.imputation import imputation
 from evalkit.did.panel import Panel
-from evalkit.did.pretrends import pretrend_test
+from evalkit.did.pretrends import joint_test
 from evalkit.did.sun_abraham import sun_abraham
 from evalkit.did.two_way import event_study, two_way
 from evalkit.run import run
@@ -98,11 +98,12 @@ def before_the_law() -> dict[int, dict[str, Any]]:
     found = {}
     for gap in (0, 1):
         effects = Choice(before=4, after=2, anticipation=gap)(panel())
-        test = pretrend_test(effects)
+        test = joint_test(panel(), effects, anticipation=gap)
+        assert test is not None
         sets = honest(effects, m=(0.0, 1.0), contrast="average")
         found[gap] = {
-            "years": len(test.event),
-            "p": test.p_joint,
+            "years": test.periods,
+            "p": test.p_value,
             "parallel": (sets[0].low, sets[0].high),
             "as_before": (sets[1].low, sets[1].high),
             "breakdown": breakdown(effects, contrast="average")[0].value,
