@@ -146,7 +146,8 @@ def joint_test(panel: Panel, effects: Effects, *, anticipation: int = 0) -> Join
     -----
     W = b' V^-1 b with V summed over strata s (cohorts) of clusters, V_s = n_s / (n_s - 1) psi_s' psi_s; W times
     (nu - k + 1) / (k nu) is set against F(k, nu - k + 1), with
-    nu = (k + k^2) / sum_s [tr((V_s V^-1)^2) + tr(V_s V^-1)^2] / (n_s - 1) (Krishnamoorthy and Yu 2004, Statistics & Probability Letters 66: 161-169, here for cohorts of clusters). Simulated
+    nu = (k + k^2) / sum_s [tr((V_s V^-1)^2) + tr(V_s V^-1)^2] / (n_s - 1) (Krishnamoorthy and Yu 2004, Statistics &
+    Probability Letters 66: 161-169, here for cohorts of clusters). Simulated
     size at 5 % with 12 treated of 24 clusters and 3, 7 and 11 periods: 4.5, 3.5 and 6 %; by the chi-squared
     distribution 12, 32 and 55 %.
     """
