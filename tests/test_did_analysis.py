@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 
 import did_example as example
 import numpy as np
@@ -886,3 +887,32 @@ def test_a_small_cohort_is_not_told_by_the_others(tmp_path):
     assert [row["estimate"] for row in groups] == [None, None]  # a total less the one gives the other
     table = months(found)
     assert set(table.status[table.index == -4]) == {"suppressed"}  # only the small cohort is seen so early
+
+
+@pytest.mark.parametrize("name", ["stacked", "synthetic"])
+def test_an_estimator_without_anticipation_refuses_it(tmp_path, name):
+    """Accepted in silence, the periods set aside would count as untreated."""
+    study = panel_study(tmp_path, f'estimator = "{name}"\nanticipation = 1')
+    with pytest.raises(StudyError) as caught:
+        document(study)
+    assert [fault.code for fault in caught.value.faults] == ["did.no_anticipation"]
+
+
+def test_triple_differences_take_anticipation_and_can_do_without_covariates():
+    """What the study file asks reaches the estimator: base period one earlier, covariates left out."""
+    rng = np.random.default_rng(3)
+    units, periods = 120, 6
+    unit, period = np.repeat(np.arange(units), periods), np.tile(np.arange(1, periods + 1), units)
+    eligible, x = (np.arange(units) % 2).astype(float), rng.normal(size=units)
+    first = np.where(np.arange(units) % 4 < 2, 4, 0)
+    y = rng.normal(size=len(unit)) + 0.3 * x[unit] * period * eligible[unit]
+    panel = did.Panel.of(unit, period, y, first[unit], x=np.column_stack([eligible, x])[unit], names=("eligible", "x"))
+    ahead = did.Choice("triple", eligible="eligible", anticipation=1)(panel)
+    assert ahead.base == (-2,)
+    told, rest = did.Choice("triple", eligible="eligible").told(panel)
+    direct = did.triple(rest, told, method="dr", anticipation=1).aggregate("event")
+    assert np.allclose(ahead.estimate, direct.estimate, rtol=0, atol=1e-12)
+    bare = did.Choice("triple", eligible="eligible", covariates=False)(panel)
+    plain = did.triple(replace(rest, x=np.empty((len(rest), 0)), names=()), told, method="reg").aggregate("event")
+    assert np.allclose(bare.estimate, plain.estimate, rtol=0, atol=1e-12)
+    assert np.abs(bare.estimate - did.Choice("triple", eligible="eligible")(panel).estimate).max() > 1e-3

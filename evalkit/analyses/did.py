@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -153,6 +154,8 @@ def faults(study: Study, settings: Settings) -> list[Fault]:
         wrong.append(Fault("did.multiplier_setting", {"setting": "draws", "allowed": "200, 201, ..."}, place))
     if settings.placebo is not None and (synthetic or settings.estimator == "extended"):
         wrong.append(Fault("did.placebo_by_construction", {"estimator": settings.estimator}, place))
+    if settings.anticipation and settings.estimator in ("stacked", "synthetic"):
+        wrong.append(Fault("did.no_anticipation", {"estimator": settings.estimator}, place))
     if settings.estimator == "triple" and not settings.eligible:
         wrong.append(Fault("did.triple_needs_eligible", {}, place))
     if settings.estimator == "hazards":
@@ -193,6 +196,11 @@ class Estimated:
     effects: Effects
     tested: Tested | None = None
     ring: NDArray[np.int64] | None = None
+
+    @cached_property
+    def persons(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """People beneath each event time; worked out once, since every exhibit asks for it."""
+        return persons_beneath(self)
 
 
 def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = "did") -> Analysis:
@@ -336,9 +344,7 @@ def _blocks(panel: Panel, effects: Effects) -> NDArray[np.int64] | None:
     """The first treated period of each cluster, in the order of the influence."""
     if not isinstance(effects.uncertainty, Influence):
         return None
-    first = np.full(len(panel.cluster_ids), NEVER)
-    np.minimum.at(first, panel.cluster, panel.first)
-    of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
+    of = dict(zip(panel.cluster_ids.tolist(), panel.first_of_cluster.tolist(), strict=True))
     return np.array([of[i] for i in effects.uncertainty.ids.tolist()], np.int64)
 
 
@@ -370,7 +376,7 @@ def profile_of(sample: Sample, settings: Settings, id: str, one: Estimated, subg
     """The effects as a profile: event time e is month (period) e + 1, months up to 0 lie before the start."""
     study, effects, outcome, data = sample.study, one.effects, one.outcome, one.data
     rate = outcome.kind == "event" and not settings.inflow
-    treated, comparison = persons_beneath(one)
+    treated, comparison = one.persons
     labels = {
         "analysis": id,
         "method": "did",

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import special
 
 from evalkit.analyses.adjusted import Shown
-from evalkit.analyses.did import Estimated, Settings, persons_beneath
+from evalkit.analyses.did import Estimated, Settings
 from evalkit.did.bacon import bacon
 from evalkit.did.choice import BY_CELL, Choice, without_covariates
 from evalkit.did.composition import composition, presence
@@ -83,7 +83,7 @@ def _scale(lead: Estimated) -> float:
 
 def _smallest(lead: Estimated) -> int:
     """The number of people beneath the effects since the start, at its smallest: what single numbers rest on."""
-    treated, comparison = persons_beneath(lead)
+    treated, comparison = lead.persons
     since = (lead.effects.at >= 0) & np.isfinite(lead.effects.estimate)
     if not since.any():
         return 0

@@ -13,6 +13,7 @@ from evalkit.did.effects import Effects
 from evalkit.did.few import few_clusters
 from evalkit.did.few.clusters import ENOUGH_CLUSTERS
 from evalkit.did.hazards import AtRisk, HazardEffects, hazard_did, leads_test, spells_at_risk
+from evalkit.did.panel import NEVER
 from evalkit.effects import EffectProfile, Estimand
 from evalkit.errors import DesignError, UsageError
 from evalkit.exhibits import Analysis, Chart, Column, Exhibit, Finding, Note, Series, Table
@@ -158,7 +159,7 @@ def _leads(settings: Settings, at_risk: AtRisk, cut: int, outcome: Outcome, dest
 
 def _exposed(at_risk: AtRisk) -> Table:
     """Groups, people and spells: those that adopt and those that do not."""
-    adopts = at_risk.first < 2**40
+    adopts = at_risk.first < NEVER
     group = at_risk.group[at_risk.row]
     columns = (
         Column("what", "what", "key"), Column("groups", "panel_units", "text"),

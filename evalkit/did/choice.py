@@ -118,7 +118,9 @@ class Choice:
                 raise UsageError(Fault("did.only_event_times", {"estimator": self.estimator}))
             found = event_study(panel, base=-1 - self.anticipation, covariates=self.covariates)
         else:
-            made = synthetic_did(panel, errors=self.repetitions, draws=self.draws, seed=self.seed)
+            made = synthetic_did(
+                panel, errors=self.repetitions, draws=self.draws, seed=self.seed, covariates=self.covariates
+            )
             found = made.effects(by)
         return within(found, window) if by == "event" else found
 
@@ -157,7 +159,11 @@ class Choice:
             eligible, rest = self.told(panel)
             if self.adjust not in ("dr", "reg", "ipw"):
                 raise UsageError(Fault("did.triple_adjust", {"valid": "dr, reg, ipw"}))
-            return triple(rest, eligible, control=self.control, method=self.adjust if rest.names else "reg")
+            rest = rest if self.covariates else without_covariates(rest)
+            return triple(
+                rest, eligible, control=self.control, method=self.adjust if rest.names else "reg",
+                anticipation=self.anticipation,
+            )  # fmt: skip
         raise UsageError(Fault("did.no_cells", {"estimator": self.estimator}))
 
     def told(self, panel: Panel) -> tuple[Mask, Panel]:

@@ -125,6 +125,13 @@ class Panel:
         return found[found < NEVER]
 
     @cached_property
+    def first_of_cluster(self) -> Numbers:
+        """(G,) the first treated period of the unit of each cluster that is treated first."""
+        first = np.full(len(self.cluster_ids), NEVER)
+        np.minimum.at(first, self.cluster, self.first)
+        return first
+
+    @cached_property
     def treated(self) -> Mask:
         """(n,) whether a row is of a unit that has been treated."""
         return self.period >= self.first[self.unit]

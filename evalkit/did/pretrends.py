@@ -155,9 +155,7 @@ def joint_test(panel: Panel, effects: Effects, *, anticipation: int = 0) -> Join
     k = int(early.sum())
     if not k or not isinstance(effects.uncertainty, Influence):
         return None
-    first = np.full(len(panel.cluster_ids), NEVER)
-    np.minimum.at(first, panel.cluster, panel.first)
-    of = dict(zip(panel.cluster_ids.tolist(), first.tolist(), strict=True))
+    of = dict(zip(panel.cluster_ids.tolist(), panel.first_of_cluster.tolist(), strict=True))
     stratum = np.array([of[i] for i in effects.uncertainty.ids.tolist()])
     later = len(stratum) - int((stratum == stratum.min()).sum())
     nothing = JointTest(k, np.nan, (k, np.nan), np.nan)

@@ -119,8 +119,7 @@ def few_clusters(
     """
     effective, uneven, smallest = float("nan"), 1.0, float("nan")
     if panel is not None:
-        first = np.full(len(panel.cluster_ids), NEVER)
-        np.minimum.at(first, panel.cluster, panel.first)
+        first = panel.first_of_cluster
         clusters, treated = len(first), int((first < NEVER).sum())
         never = clusters - treated
         comparison = int((first > first.min()).sum())
