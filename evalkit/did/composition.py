@@ -16,7 +16,7 @@ from scipy import special
 from evalkit.balance import holm
 from evalkit.did.effects import Effects, Estimator
 from evalkit.did.overall import attempt, table
-from evalkit.did.panel import NEVER, Panel
+from evalkit.did.panel import Panel
 from evalkit.effects import Array, frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
 
@@ -143,8 +143,7 @@ def rows(panel: Panel, estimator: Estimator, scale: Literal["log", "count"] = "l
     if scale not in ("log", "count"):
         raise ValueError(f"rows: {scale}")
     clusters, periods = len(panel.cluster_ids), len(panel.periods)
-    first = np.full(clusters, NEVER)
-    first[panel.cluster] = panel.first
+    first = panel.first_of_cluster
     mixed = np.unique(panel.cluster[panel.first != first[panel.cluster]])
     if len(mixed):
         raise DataError(Fault("did.composition_mixed", {"clusters": len(mixed)}))

@@ -32,8 +32,7 @@ def assigned(panel: Panel) -> NDArray[np.int64]:
         ``did.few_mixed_clusters`` when units of one cluster have different first treated periods: then the cluster is
         not what treatment was given to.
     """
-    first = np.full(len(panel.cluster_ids), NEVER)
-    first[panel.cluster] = panel.first
+    first = panel.first_of_cluster
     mixed = len(np.unique(panel.cluster[panel.first != first[panel.cluster]]))
     if mixed:
         raise DesignError(Fault("did.few_mixed_clusters", {"clusters": mixed}))
