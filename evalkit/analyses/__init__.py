@@ -13,6 +13,7 @@ METHODS = {
     "weighting": "evalkit.analyses.weighting",
     "pairwise": "evalkit.analyses.pairwise",
     "did": "evalkit.analyses.did",
+    "duration": "evalkit.analyses.duration",
     "experiment": "evalkit.analyses.experiment",
 }
 

@@ -8,6 +8,7 @@ from evalkit.sample.flow import extend
 from evalkit.sample.instruments import Episodes, Instruments
 from evalkit.sample.panels import PanelData, PanelStep, from_panel
 from evalkit.sample.table import from_table
+from evalkit.sample.timed import StartMonths, TimedSpells, timed_spells
 from evalkit.sample.types import Entries, FlowRow, MultiArm, People, Sample
 
 __all__ = [
@@ -21,6 +22,8 @@ __all__ = [
     "PanelStep",
     "People",
     "Sample",
+    "StartMonths",
+    "TimedSpells",
     "describe",
     "extend",
     "from_panel",
@@ -28,4 +31,5 @@ __all__ = [
     "from_table",
     "group_spells",
     "judge_sample",
+    "timed_spells",
 ]

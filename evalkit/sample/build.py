@@ -34,7 +34,7 @@ from evalkit.sample.panels import RegisterPanels, without_entries
 from evalkit.sample.spells import Intervals, Spells, Starts, attach_starts, first_starts, locator
 from evalkit.sample.types import NO_START, Entries, MultiArm, People, Sample
 from evalkit.study import Study
-from evalkit.study.model import PANEL_METHODS
+from evalkit.study.model import PANEL_METHODS, SPELL_METHODS
 from evalkit.study.outcome_source import OutcomeSource, read_source
 
 Mask = NDArray[np.bool_]
@@ -61,6 +61,8 @@ def from_register(study: Study, register: Register) -> Sample:
     if any(analysis.method in PANEL_METHODS for analysis in study.analyses):
         panels = _panels(study, register, frame.people, frame.usable, frame.changing)
         sample = replace(sample, panels=panels, checks=(*sample.checks, *panels.checks()))
+    elif any(analysis.method in SPELL_METHODS for analysis in study.analyses):
+        sample = replace(sample, panels=_panels(study, register, frame.people, frame.usable, frame.changing))
     try:
         return replace(sample, alternative=_cut(frame, second)) if second else sample
     except DesignError:  # nobody left under the other convention: there is nothing to show beside the first

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StringConstrai
 from evalkit.study.outcome_source import read_source
 
 Language = Literal["nl", "en"]
-Method = Literal["matching", "weighting", "pairwise", "experiment", "did"]
+Method = Literal["matching", "weighting", "pairwise", "experiment", "did", "duration"]
 
 PANEL_METHODS = ("did",)
 """Methods that work on panels: units over calendar periods, not persons from a time zero."""
+
+SPELL_METHODS = ("duration",)
+"""Methods that work on whole spells beside the risk sets: their length, and when instruments start in them."""
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 """Words that may not be empty."""
