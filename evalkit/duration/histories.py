@@ -108,6 +108,11 @@ class Histories:
         weight = self.count[self.person[happened]]
         return np.bincount(self.event[happened], weight, minlength=len(self.risks)).astype(float)
 
+    def take(self, rows: NDArray[Any]) -> Histories:
+        """Some of the stretches; persons stay what they are."""
+        parts = {name: getattr(self, name)[rows] for name in ("person", "length", "event", "at_risk", "before")}
+        return replace(self, **parts, designs=tuple(design.take(rows) for design in self.designs))
+
     def only(self, keep: tuple[int, ...]) -> Histories:
         """The same with some of the risks; events of the others end a stretch without event.
 

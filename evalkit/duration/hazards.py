@@ -1,0 +1,276 @@
+"""Hazards by risk without hidden heterogeneity, by maximum likelihood, on rows or on patterns.
+
+The log-likelihood is the sum over persons of their count times that of their stretches (:class:`Histories`), maximised
+by Newton's method with halved steps. The score of a person is summed over all his stretches and spells before it is
+squared, so that a fit on patterns has the errors of a fit on rows.
+
+Left truncation needs no term of its own: without hidden heterogeneity the time before observation drops out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from evalkit.duration.fitted import Hazards, Link
+from evalkit.duration.histories import Histories
+from evalkit.duration.likelihood import bends, stretches
+from evalkit.effects import Array, Influence
+from evalkit.errors import DesignError, Fault, UsageError
+
+HELD = -30.0
+"""A level of a factor in which nobody has the event has this coefficient: no event, and no error."""
+FAR = 27.0
+"""A coefficient beyond this says that the likelihood has no maximum."""
+MOST = 60
+GAIN = 1e-12
+"""Newton stops when a step would raise the log-likelihood by less than this part of it."""
+DEPENDENT = 1e-9
+"""A column whose part that does not follow from the others has less than this share of its information is dependent."""
+
+
+def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
+    """Fit the hazards of all risks together: one point, no hidden heterogeneity.
+
+    Parameters
+    ----------
+    link: ``hazard``: with exact time rates that are constant within a stretch (piecewise exponential), with grouped
+        time complementary log-log. ``logit``: grouped time, multinomial logit within an order.
+
+    Returns
+    -------
+    Hazards, with the covariance of the inverse observed information, and influence by cluster. A level of a factor in
+    which nobody has the event is held at no events and is not ``free``.
+
+    Raises
+    ------
+    UsageError
+        ``duration.hazards_link`` for a logit in exact time.
+    DesignError
+        ``duration.hazards_no_events`` for a risk that nobody has, ``duration.hazards_collinear`` with a column that
+        follows from others, ``duration.hazards_separated`` with a column for which the likelihood has no maximum,
+        ``duration.hazards_not_converged``.
+    """
+    if link == "logit" and histories.timing == "exact":
+        raise UsageError(Fault("duration.hazards_link", {}))
+    problem = _Problem(histories, link)
+    theta = problem.first
+    value, gradient, information = problem.at(theta)
+    problem.check_rank(information)
+    for steps in range(1, MOST + 1):  # noqa: B007  (told in the result)
+        move = _solve(information, gradient)
+        size = 1.0
+        while True:
+            tried = theta + size * move
+            new = problem.value(tried)
+            if new >= value - 1e-13 * abs(value) or size < 1e-6:
+                break
+            size /= 2
+        theta = tried
+        gain = float(gradient @ move)
+        value, gradient, information = problem.at(theta)
+        if gain < GAIN * max(1.0, abs(value)):
+            break
+        problem.check_far(theta)
+    else:
+        raise DesignError(Fault("duration.hazards_not_converged", {"steps": MOST}))
+    return problem.result(theta, value, gradient, information, steps)
+
+
+def _solve(matrix: Array, right: Array) -> Array:
+    """Solution by Cholesky after scaling; least squares where it is not positive definite."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    scaled = matrix * np.outer(scale, scale)
+    scaling = scale if right.ndim == 1 else scale[:, None]
+    try:
+        return np.asarray(scaling * linalg.cho_solve(linalg.cho_factor(scaled), scaling * right))
+    except linalg.LinAlgError:
+        return np.asarray(scaling * np.linalg.lstsq(scaled, scaling * right, rcond=1e-13)[0])
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """The likelihood in one vector: theta by risk, then the intercepts."""
+
+    histories: Histories
+    link: Link
+
+    @cached_property
+    def rows(self) -> Histories:
+        """Observed stretches only."""
+        h = self.histories
+        return h.take(~h.before) if h.before.any() else h
+
+    @cached_property
+    def weight(self) -> Array:
+        return np.asarray(self.rows.count[self.rows.person])
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        return (0, *np.cumsum([design.width for design in self.rows.designs]).tolist())
+
+    @cached_property
+    def size(self) -> int:
+        return self.offsets[-1] + len(self.rows.risks)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        parts = [
+            f"{risk}:{name}" for risk, d in zip(self.rows.risks, self.rows.designs, strict=True) for name in d.names
+        ]
+        return (*parts, *(f"{risk}:intercept" for risk in self.rows.risks))
+
+    @cached_property
+    def held(self) -> NDArray[np.bool_]:
+        """(P,) columns of factors in which nobody has the event."""
+        h = self.rows
+        if len(h.risks) and (bare := [risk for risk, n in zip(h.risks, h.events, strict=True) if not n]):
+            raise DesignError([Fault("duration.hazards_no_events", {"risk": risk}) for risk in bare])
+        held = np.zeros(self.size, bool)
+        for k, design in enumerate(h.designs):
+            events = np.where(h.event == k, self.weight, 0.0)
+            marked = np.zeros(design.width, bool)
+            marked[np.unique(design.codes[design.codes >= 0])] = True
+            marked[design.at] = False
+            held[self.offsets[k] : self.offsets[k + 1]] = marked & (design.sums(events)[0] == 0)
+        return held
+
+    @property
+    def free(self) -> NDArray[np.bool_]:
+        return ~self.held
+
+    @cached_property
+    def first(self) -> Array:
+        """Rates of everybody alike."""
+        h = self.rows
+        theta = np.where(self.held, HELD, 0.0)
+        at_risk = h.at_risk & ~self._never
+        exposure = (np.where(at_risk, h.length[:, None], 0.0) * self.weight[:, None]).sum(axis=0)
+        theta[self.offsets[-1] :] = np.log(h.events / exposure)
+        return theta
+
+    @cached_property
+    def _never(self) -> NDArray[np.bool_]:
+        """(R, K) rows that lie in a held level."""
+        out = np.zeros((len(self.rows), len(self.rows.risks)), bool)
+        for k, design in enumerate(self.rows.designs):
+            own = self.held[self.offsets[k] : self.offsets[k + 1]]
+            if own.any():
+                out[:, k] = ((design.codes >= 0) & own[np.maximum(design.codes, 0)]).any(axis=1)
+        return out
+
+    def eta(self, theta: Array) -> Array:
+        """(R, K)."""
+        last = self.offsets[-1]
+        return np.column_stack(
+            [
+                design.predict(theta[low:high]) + theta[last + k]
+                for k, (design, low, high) in enumerate(
+                    zip(self.rows.designs, self.offsets[:-1], self.offsets[1:], strict=True)
+                )
+            ]
+        )
+
+    def value(self, theta: Array) -> float:
+        """Log-likelihood."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = float(stretches(self.rows, self.eta(theta), self.link)[0] @ self.weight)
+        return found if np.isfinite(found) else -np.inf
+
+    def at(self, theta: Array) -> tuple[float, Array, Array]:
+        """Log-likelihood, its gradient and minus its second derivative, in the free parameters."""
+        h, eta, last = self.rows, self.eta(theta), self.offsets[-1]
+        value, score = stretches(h, eta, self.link)
+        a, c, part = bends(h, eta, self.link)
+        score = np.where(h.at_risk, score, 0.0) * self.weight[:, None]
+        gradient, information = np.zeros(self.size), np.zeros((self.size, self.size))
+        for k, design in enumerate(h.designs):
+            mine = slice(self.offsets[k], self.offsets[k + 1])
+            gradient[mine] = design.sums(score[:, k])[0]
+            gradient[last + k] = score[:, k].sum()
+            for m in range(k, len(h.designs)):
+                weight = self.weight * ((a[:, k] if m == k else 0.0) - c[:, k] * part[:, k] * part[:, m])
+                if m != k and h.order[m] != h.order[k]:
+                    continue
+                rows = np.flatnonzero(weight)
+                if m != k and not len(rows):
+                    continue
+                few = m != k and len(rows) < len(h) / 2
+                first, second = (h.designs[j].take(rows) if few else h.designs[j] for j in (k, m))
+                w = weight[rows] if few else weight
+                other = slice(self.offsets[m], self.offsets[m + 1])
+                information[mine, other] = first.products(w, second)
+                information[mine, last + m] = first.sums(w)[0]
+                information[last + k, other] = second.sums(w)[0]
+                information[last + k, last + m] = w.sum()
+                if m != k:
+                    information[other, mine] = information[mine, other].T
+                    information[last + m, mine] = information[mine, last + m]
+                    information[other, last + k] = information[last + k, other]
+                    information[last + m, last + k] = information[last + k, last + m]
+                else:
+                    information[last + k, mine] = information[mine, last + k]
+        free = self.free
+        gradient[~free] = 0.0
+        information[~free] = information[:, ~free] = 0.0
+        information[~free, ~free] = 1.0
+        return float(value @ self.weight), gradient, information
+
+    def check_rank(self, information: Array) -> None:
+        """Whether each column adds something, judged with rates of everybody alike."""
+        scale = np.sqrt(np.maximum(np.diag(information), 0.0))
+        empty = scale == 0
+        scaled = information / np.outer(np.where(empty, 1, scale), np.where(empty, 1, scale))
+        order = np.r_[np.arange(self.offsets[-1], self.size), np.arange(self.offsets[-1])]
+        lower = np.zeros((self.size, self.size))
+        bad: list[int] = []
+        for place, j in enumerate(order):
+            row = scaled[j, order[:place]]
+            solved = np.zeros(place)
+            for i in range(place):
+                if lower[i, i] > 0:
+                    solved[i] = (row[i] - lower[i, :i] @ solved[:i]) / lower[i, i]
+            rest = scaled[j, j] - solved @ solved
+            lower[place, :place] = solved
+            if rest > DEPENDENT:
+                lower[place, place] = np.sqrt(rest)
+            else:
+                bad.append(int(j))
+        if bad:
+            raise DesignError([Fault("duration.hazards_collinear", {"column": self.names[j]}) for j in bad])
+
+    def check_far(self, theta: Array) -> None:
+        """Whether a coefficient runs away."""
+        far = np.flatnonzero((np.abs(theta) > FAR) & self.free)
+        if len(far):
+            raise DesignError([Fault("duration.hazards_separated", {"column": self.names[j]}) for j in far])
+
+    def result(self, theta: Array, value: float, gradient: Array, information: Array, steps: int) -> Hazards:
+        """The fitted model with its errors."""
+        h, free, last = self.histories, self.free, self.offsets[-1]
+        bread = _solve(information, np.eye(self.size))
+        bread[~free] = bread[:, ~free] = 0.0
+        _, score = stretches(self.rows, self.eta(theta), self.link)
+        score = np.where(self.rows.at_risk, score, 0.0)
+        own = np.zeros((h.persons, self.size))
+        for k, design in enumerate(self.rows.designs):
+            own[:, self.offsets[k] : self.offsets[k + 1]] = design.sums(score[:, k], self.rows.person, h.persons)
+            own[:, last + k] = np.bincount(self.rows.person, score[:, k], minlength=h.persons)
+        if h.level == "person":
+            own *= np.sqrt(h.count)[:, None]
+            whole = own if len(h.cluster_ids) == h.persons else np.zeros((len(h.cluster_ids), self.size))
+        else:
+            own *= h.count[:, None]
+            whole = np.zeros((len(h.cluster_ids), self.size))
+        if whole is not own:
+            np.add.at(whole, h.cluster, own)
+        split = tuple(theta[low:high] for low, high in zip(self.offsets[:-1], self.offsets[1:], strict=True))
+        return Hazards(
+            self.link, h.risks, h.order, tuple(design.names for design in h.designs), split, theta[None, last:],
+            np.ones(1), free, Influence(h.cluster_ids, whole @ bread, h.level), bread, value, float(h.count.sum()),
+            self.rows.events, steps, float(np.abs(gradient).max() / h.count.sum()),
+        )  # fmt: skip
