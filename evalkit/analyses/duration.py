@@ -15,7 +15,7 @@ from evalkit.duration.answers import ANY, Answers, Versus, answers
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories, Timing
-from evalkit.duration.mixture import Path, npmle
+from evalkit.duration.npmle import Path, npmle
 from evalkit.duration.spells import NEVER, Instrument, Layout, Spells, Timeline
 from evalkit.duration.terms import Terms, factor, joined
 from evalkit.effects import EffectProfile, Estimand
@@ -39,12 +39,12 @@ class Settings(Frozen):
     """Which model of exit rates, how they move with time, and how the effect moves with time since the start.
 
     ``model``: ``cloglog`` (months, by default), ``piecewise`` (constant within a stretch, moments taken as known),
-    ``logit``, or ``mixture`` (timing of events: hidden differences between people that touch both leaving and starting).
+    ``logit``, or ``mixture`` (timing of events: hidden differences between people in leaving and in starting).
     ``duration``, ``start_duration``: months on benefit at which a step of the exit rate, or of the start rate, begins.
     ``calendar``: steps by calendar year, by quarter (season), or none. ``phases``: the effect is cut at the planned end
-    (default), the registered end, or by time since the start only; ``bounds``: months after that at which the next phase
-    begins. ``effect_by``: covariates by which the effect differs. ``others``: further instruments whose starts are
-    followed. ``after``: an instrument that can only start after another. ``spells``: all of a person, or the first.
+    (default), the registered end, or by time since the start only; ``bounds``: months after that at which the next
+    phase begins. ``effect_by``: covariates by which the effect differs. ``others``: further instruments whose starts
+    are followed. ``after``: an instrument that can only start after another. ``spells``: all of a person, or the first.
     ``points``: most mass points of a mixture; ``criterion``: which number of points is reported. ``timing``: of a
     mixture, see ``evalkit.duration.histories``. ``beside``: also show the strategy that the study does not ask for.
     """
@@ -237,8 +237,8 @@ def varying(x: Terms) -> Terms:
     for column in np.unique(x.codes[x.codes >= 0]):
         hit = (x.codes == column).any(axis=1)
         own[column] = 0 < hit.sum() < len(hit)
-    for place, column in enumerate(x.at):
-        own[column] |= np.ptp(x.numbers[:, place]) > 0 if len(x) else False
+    for number, column in enumerate(x.at):
+        own[column] |= np.ptp(x.numbers[:, number]) > 0 if len(x) else False
     place = np.where(own, np.cumsum(own) - 1, -1)
     kept = [j for j, column in enumerate(x.at) if own[column]]
     codes = np.where(x.codes >= 0, place[np.maximum(x.codes, 0)], -1)

@@ -22,6 +22,7 @@ from duration_example import HIDDEN, Town
 
 from evalkit.duration.answers import answers
 from evalkit.duration.hazards import fit_hazards
+from evalkit.duration.npmle import npmle
 from evalkit.duration.spells import Layout
 
 HORIZON, MONTHS = 24, (1, 6, 12, 24)
@@ -44,8 +45,6 @@ def replication(task: tuple[str, int, int, int]) -> np.ndarray:
     spells = town.draw(size, seed, each)
     layout = Layout(spells, town.line)
     made = layout.histories(timing)
-    if model == "mixture":
-        from evalkit.duration.mixture import npmle
     fit = npmle(made, points=4).best("aic") if model == "mixture" else fit_hazards(made, model)
     rows = []
     for versus in ("never", "wait"):
