@@ -11,10 +11,11 @@ one on finitely many points, and a distribution is that maximum, given the coeff
 
     D(mu) = sum_i [ M_i(mu) / sum_q p_q M_i(mu_q) - S_i(mu) / sum_q p_q S_i(mu_q) ] <= 0   for all mu.
 
-Search: from one point on, the place where D is largest gets a new point; the shares are then maximised with all points
-held (constrained Newton, Wang 2007), then everything together by Newton's method on the observed likelihood. Points
-that lose their share or meet are dropped. It ends when D is closed over a stated box, or at the number of points asked
-for. Nothing is drawn at random.
+Search: from one point on, a new point is put where, among the local maxima of D, it raises the likelihood most (D
+itself is largest where a single odd person would like a point, which gains little). The shares are then maximised with
+all points held (constrained Newton, Wang 2007), then everything together by Newton's method on the observed likelihood.
+Points that lose their share or meet are dropped. It ends when D is closed over a stated box, or at the number of points
+asked for; then models with fewer points are looked for once more from those with more. Nothing is drawn at random.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ Criterion = Literal["aic", "hq", "bic"]
 BELOW, ABOVE = 6.0, 8.0
 """The box: this far below and above the intercepts of one point."""
 CLOSED = 1e-3
-TINY = 1e-7
-"""A share below this is none."""
+TINY = 1e-3
+"""A share that holds less than this part of one person is none."""
+TRIES = 5
+"""Places for a new point that are tried before the search gives up."""
 MEET = 0.02
 """Points nearer than this in every risk are one."""
 NEWTON = 60
@@ -111,20 +114,18 @@ def npmle(histories: Histories, points: int | None = None) -> Path:
     most = 30 if points is None else points
     now = _State(np.concatenate(first.theta), first.points.copy(), np.ones(1))
     found = {1: (first.log_likelihood, now)}
-    largest, at = data.largest(now)
+    largest, places = data.largest(now)
     for _ in range(4 * most):
-        if largest <= CLOSED or max(found) >= most and len(now.shares) >= most:
+        if largest <= CLOSED or len(now.shares) >= most:
             break
-        trial = data.insert(now, at)
-        trial = data.climb(data.reweigh(trial))
-        value = data.value(trial)
-        size = len(trial.shares)
+        better = data.better(now, places)
+        if better is None:
+            break
+        now = better
+        value, size = data.value(now), len(now.shares)
         if size not in found or value > found[size][0]:
-            found[size] = (value, trial)
-        if value <= data.value(now) + 1e-7:
-            break
-        now = trial
-        largest, at = data.largest(now)
+            found[size] = (value, now)
+        largest, places = data.largest(now)
     for size in sorted(found, reverse=True):
         if size - 1 in found and size > 2:
             for start in data.smaller(found[size][1]):
@@ -133,7 +134,7 @@ def npmle(histories: Histories, points: int | None = None) -> Path:
                 if number == size - 1 and value > found[number][0]:
                     found[number] = (value, trial)
     steps = tuple(data.step(state) for size, (_, state) in sorted(found.items()) if size <= most)
-    return Path(steps, largest, at, data.box)
+    return Path(steps, largest, places[0], data.box)
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ class _Data:
         self.first = first
         h = histories
         self.count = h.count
+        self.tiny = TINY / float(h.count.sum())
         self.risks = len(h.risks)
         self.grouped = h.timing == "grouped"
         self.event = np.zeros((len(h), self.risks))
@@ -296,7 +298,11 @@ class _Data:
         return log_m
 
     def largest(self, state: _State) -> tuple[float, Array]:
-        """The largest directional derivative over the box and where it lies: by a grid, then ascent from its best."""
+        """The largest directional derivative over the box, and its local maxima (m, K), the largest first.
+
+        By a grid (on some of the persons where they are many), then ascent with everybody from its best places and from
+        near the points there are.
+        """
         stats = self.stats(state.theta)
         log_p = np.log(state.shares)
         log_l = _posterior(self.log_m(stats, state.points) + log_p)[0]
@@ -317,12 +323,20 @@ class _Data:
         )
         starts = grid[np.argsort(-rough, kind="stable")[:40]]
         starts = np.concatenate([_apart(starts, 0.5)[:12], near[:: max(1, len(near) // 8)][:8]])
-        best, where = -np.inf, starts[0]
-        for start in starts:
-            value, place = self._ascend(stats, log_l, log_b, start)
-            if value > best + 1e-9:
-                best, where = value, place
-        return float(best), where
+        tops = [self._ascend(stats, log_l, log_b, start) for start in starts]
+        tops.sort(key=lambda top: -top[0])
+        return tops[0][0], _apart(np.array([place for _, place in tops]), 0.1)
+
+    def better(self, state: _State, places: Array) -> _State | None:
+        """A better model with a point more, at the place where it gains most; None when no place gains anything."""
+        now = self.value(state)
+        trials = [self.insert(state, place) for place in places]
+        trials.sort(key=lambda trial: -self.value(trial))
+        for trial in trials[:TRIES]:
+            found = self.climb(self.reweigh(trial))
+            if self.value(found) > now + 1e-7:
+                return found
+        return None
 
     def _ascend(self, stats: _Stats, log_l: Array, log_b: Array | None, start: Array) -> tuple[float, Array]:
         """A local maximum of log(D + N) from a place, inside the box."""
@@ -353,7 +367,7 @@ class _Data:
         points = np.vstack([state.points, at])
         best, share = -np.inf, 0.0
         stats = self.stats(state.theta)
-        for tried in (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.35):
+        for tried in (1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.35):
             shares = np.append(state.shares * (1 - tried), tried)
             value = float(self.weights(stats, _State(state.theta, points, shares))[0] @ self.count)
             if value > best:
@@ -414,7 +428,7 @@ class _Data:
 
     def pruned(self, state: _State) -> _State:
         """Without points that have no share, and with points that meet as one."""
-        keep = state.shares > TINY
+        keep = state.shares > self.tiny
         points, shares = state.points[keep], state.shares[keep]
         place = 0
         while place < len(points):
@@ -475,7 +489,7 @@ class _Data:
             if not improved:
                 break
             gain, state, value = new - value, tried, new
-            if state.shares.min() < TINY or step % 10 == 9:
+            if state.shares.min() < self.tiny or step % 10 == 9:
                 state = self.pruned(state)
                 value = self.value(state)
             if gain < GAIN * max(1.0, abs(value)) * 1e-2:
