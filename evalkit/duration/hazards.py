@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.histories import Histories
 from evalkit.duration.likelihood import bends, stretches
+from evalkit.duration.newton import dependent, solve
 from evalkit.effects import Array, Influence
 from evalkit.errors import DesignError, Fault, UsageError
 
@@ -29,8 +29,6 @@ FAR = 27.0
 MOST = 60
 GAIN = 1e-12
 """Newton stops when a step would raise the log-likelihood by less than this part of it."""
-DEPENDENT = 1e-9
-"""A column whose part that does not follow from the others has less than this share of its information is dependent."""
 
 
 def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
@@ -62,7 +60,7 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     value, gradient, information = problem.at(theta)
     problem.check_rank(information)
     for steps in range(1, MOST + 1):  # noqa: B007  (told in the result)
-        move = _solve(information, gradient)
+        move = solve(information, gradient)
         size = 1.0
         while True:
             tried = theta + size * move
@@ -79,17 +77,6 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     else:
         raise DesignError(Fault("duration.hazards_not_converged", {"steps": MOST}))
     return problem.result(theta, value, gradient, information, steps)
-
-
-def _solve(matrix: Array, right: Array) -> Array:
-    """Solution by Cholesky after scaling; least squares where it is not positive definite."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    scaled = matrix * np.outer(scale, scale)
-    scaling = scale if right.ndim == 1 else scale[:, None]
-    try:
-        return np.asarray(scaling * linalg.cho_solve(linalg.cho_factor(scaled), scaling * right))
-    except linalg.LinAlgError:
-        return np.asarray(scaling * np.linalg.lstsq(scaled, scaling * right, rcond=1e-13)[0])
 
 
 @dataclass(frozen=True)
@@ -222,24 +209,8 @@ class _Problem:
 
     def check_rank(self, information: Array) -> None:
         """Whether each column adds something, judged with rates of everybody alike."""
-        scale = np.sqrt(np.maximum(np.diag(information), 0.0))
-        empty = scale == 0
-        scaled = information / np.outer(np.where(empty, 1, scale), np.where(empty, 1, scale))
         order = np.r_[np.arange(self.offsets[-1], self.size), np.arange(self.offsets[-1])]
-        lower = np.zeros((self.size, self.size))
-        bad: list[int] = []
-        for place, j in enumerate(order):
-            row = scaled[j, order[:place]]
-            solved = np.zeros(place)
-            for i in range(place):
-                if lower[i, i] > 0:
-                    solved[i] = (row[i] - lower[i, :i] @ solved[:i]) / lower[i, i]
-            rest = scaled[j, j] - solved @ solved
-            lower[place, :place] = solved
-            if rest > DEPENDENT:
-                lower[place, place] = np.sqrt(rest)
-            else:
-                bad.append(int(j))
+        bad = dependent(information, order)
         if bad:
             raise DesignError([Fault("duration.hazards_collinear", {"column": self.names[j]}) for j in bad])
 
@@ -252,7 +223,7 @@ class _Problem:
     def result(self, theta: Array, value: float, gradient: Array, information: Array, steps: int) -> Hazards:
         """The fitted model with its errors."""
         h, free, last = self.histories, self.free, self.offsets[-1]
-        bread = _solve(information, np.eye(self.size))
+        bread = solve(information, np.eye(self.size))
         bread[~free] = bread[:, ~free] = 0.0
         _, score = stretches(self.rows, self.eta(theta), self.link)
         score = np.where(self.rows.at_risk, score, 0.0)

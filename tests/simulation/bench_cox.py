@@ -1,0 +1,108 @@
+"""Cox regression with an instrument that starts along the way: this program, R's coxph, and other Python programs.
+
+    OMP_NUM_THREADS=1 python tests/simulation/bench_cox.py
+
+1,000,000 start-stop rows x 10 covariates, robust errors by person, on one core. R (package survival) through Rscript when
+there is one, on the same rows; lifelines and statsmodels on a twentieth of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from evalkit.duration.cox import cox
+from evalkit.duration.episodes import episodes
+
+NAMES = ["treated", *(f"x{j}" for j in range(1, 10))]
+R = """
+library(survival); d <- read.csv("{file}"); x <- paste(c({names}), collapse = " + ")
+run <- function(robust) {{
+  f <- as.formula(paste("Surv(start, stop, event) ~", x))
+  t <- system.time(m <- if (robust) coxph(f, data = d, cluster = person, ties = "{ties}") else coxph(f, data = d, ties = "{ties}"))
+  cat(robust, t[["elapsed"]], formatC(coef(m)[1], digits = 12), formatC(sqrt(m$var[1, 1]), digits = 12), "\\n")
+}}
+run(FALSE); run(TRUE)
+"""
+
+
+def rows(persons: int, seed: int = 1, continuous: bool = True) -> pd.DataFrame:
+    """Two rows for who starts, one for others; times continuous or in months."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(persons, 9))
+    log_rate = -3 + x @ np.linspace(-0.3, 0.3, 9)
+    begin = rng.exponential(12.0, persons)
+    free = rng.exponential(size=persons) / np.exp(log_rate)
+    end = np.where(free < begin, free, begin + (free - begin) / np.exp(0.3))
+    last = np.minimum(rng.uniform(6, 60, persons), 60.0)
+    if not continuous:
+        begin, end, last = np.ceil(begin), np.ceil(end), np.ceil(last)
+    stop, event = np.minimum(end, last), end <= last
+    split = begin < stop
+    first = pd.DataFrame({"person": np.arange(persons), "start": 0.0, "stop": np.where(split, begin, stop)})
+    first["event"] = np.where(split, 0, event).astype(int)
+    second = pd.DataFrame({"person": np.flatnonzero(split), "start": begin[split], "stop": stop[split]})
+    second["event"] = event[split].astype(int)
+    both = pd.concat([first.assign(treated=0.0), second.assign(treated=1.0)], ignore_index=True)
+    frame = pd.DataFrame(x, columns=NAMES[1:]).iloc[both["person"]].reset_index(drop=True)
+    return pd.concat([both, frame], axis=1)
+
+
+def ours(frame: pd.DataFrame, ties: str) -> tuple[float, float, float]:
+    """Seconds, first coefficient, its robust error."""
+    began = time.perf_counter()
+    made = episodes(frame["stop"], frame["event"], start=frame["start"], person=frame["person"])
+    fit = cox(made, frame[NAMES].to_numpy(), NAMES, ties=ties)  # type: ignore[arg-type]
+    return time.perf_counter() - began, float(fit.coefficients[0]), float(fit.robust_error[0])
+
+
+def main() -> None:
+    warnings.simplefilter("ignore")
+    ours(rows(2_000), "efron")  # compiled
+    print("| program | rows | times | ties | errors | seconds | coefficient (error) |\n|---|---|---|---|---|---|---|")
+    small = None
+    for continuous in (True, False):
+        frame = rows(640_000, continuous=continuous).iloc[:]
+        frame = frame[frame["person"] < frame["person"].max()]
+        small = frame[frame["person"] % 20 == 0] if continuous else small
+        kind = "continuous" if continuous else "months"
+        for ties in ("efron", "breslow"):
+            seconds, value, error = ours(frame, ties)
+            print(f"| evalkit | {len(frame):,} | {kind} | {ties} | robust | {seconds:.2f} | {value:.6f} ({error:.6f}) |", flush=True)
+            if shutil.which("Rscript") and ties == "efron":
+                with tempfile.TemporaryDirectory() as folder:
+                    file = Path(folder) / "rows.csv"
+                    frame.to_csv(file, index=False)
+                    names = ", ".join(f'"{name}"' for name in NAMES)
+                    text = R.format(file=file, names=names, ties=ties)
+                    out = subprocess.run(["Rscript", "-e", text], capture_output=True, text=True, check=True).stdout
+                for line in out.splitlines():
+                    robust, took, value_r, error_r = line.split()
+                    errors = "robust" if robust == "TRUE" else "information"
+                    print(f"| R survival | {len(frame):,} | {kind} | {ties} | {errors} | {float(took):.2f} | {float(value_r):.6f} ({float(error_r):.6f}) |", flush=True)
+    assert small is not None
+    seconds, value, error = ours(small, "efron")
+    print(f"| evalkit | {len(small):,} | continuous | efron | robust | {seconds:.2f} | {value:.6f} ({error:.6f}) |", flush=True)
+    from lifelines import CoxTimeVaryingFitter
+    from statsmodels.duration.hazard_regression import PHReg
+
+    began = time.perf_counter()
+    fit = CoxTimeVaryingFitter().fit(small, id_col="person", event_col="event", start_col="start", stop_col="stop")
+    took = time.perf_counter() - began
+    print(f"| lifelines | {len(small):,} | continuous | efron | information | {took:.2f} | {fit.params_.iloc[0]:.6f} ({fit.standard_errors_.iloc[0]:.6f}) |", flush=True)
+    began = time.perf_counter()
+    model = PHReg(small["stop"], small[NAMES], status=small["event"], entry=small["start"], ties="breslow")
+    result = model.fit(groups=small["person"])
+    took = time.perf_counter() - began
+    print(f"| statsmodels | {len(small):,} | continuous | breslow | robust | {took:.2f} | {result.params[0]:.6f} ({result.bse[0]:.6f}) |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
