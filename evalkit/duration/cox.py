@@ -171,18 +171,16 @@ def cox(
     for steps in range(1, MOST + 1):  # noqa: B007  (told in the result)
         move = solve(information, gradient)
         gain = float(gradient @ move)
-        if gain < GAIN * max(1.0, abs(value)):
-            break
         size = 1.0
         while (new := problem.value(beta + size * move)) < value - 1e-12 * abs(value) and size > 1e-6:
             size /= 2
         beta = beta + size * move
         value, gradient, information = problem.at(beta)
-        if not len(beta):
-            break
         far = np.abs(beta) * problem.spread > FAR
         if far.any() or not np.isfinite(new):
             raise DesignError([Fault("duration.cox_monotone", {"column": names[int(j)]}) for j in np.flatnonzero(far)])
+        if gain < GAIN * max(1.0, abs(value)):
+            break
     else:
         raise DesignError(Fault("duration.cox_not_converged", {"steps": MOST}))
     inverse = solve(information, np.eye(len(beta))) if len(beta) else np.zeros((0, 0))

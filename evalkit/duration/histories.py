@@ -34,8 +34,8 @@ class Histories:
       ``-(tau - 1) H + ln(h_d / H) + ln(1 - exp(-H))``.
 
     Stretches with ``before`` lie before the person came under observation (left truncation): nothing can have happened
-    in them, for otherwise he would not be here. The likelihood of a person is that of his observed stretches given
-    that he survived them.
+    in them, for otherwise he would not be here. The likelihood of a person is that of all his stretches, divided by
+    that of having survived these.
 
     Attributes
     ----------

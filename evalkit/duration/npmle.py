@@ -5,7 +5,7 @@ same in all his stretches and spells. His likelihood is
 
     L_i = sum_q p_q M_i(mu_q) / sum_q p_q S_i(mu_q),
 
-M the likelihood of his observed stretches, S that of having survived the stretches before observation (1 without
+M the likelihood of all his stretches, S that of having survived those before he came under observation (1 without
 any). Neither the number of groups nor their places are given: by Lindsay (1983) the maximum over all distributions is
 one on finitely many points, and a distribution is that maximum, given the coefficients, if and only if
 
@@ -42,8 +42,12 @@ BELOW, ABOVE = 6.0, 8.0
 CLOSED = 1e-3
 TINY = 1e-3
 """A share that holds less than this part of one person is none."""
-TRIES = 5
+TRIES = 6
 """Places for a new point that are tried before the search gives up."""
+SOME, MANY, SHORT = 3, 5, 8
+"""So many beginnings of each kind climb so many steps before the best is chosen, up to so many points; then one."""
+HALF = 0.7
+"""Half the distance at which a point is split."""
 MEET = 0.02
 """Points nearer than this in every risk are one."""
 NEWTON = 60
@@ -148,7 +152,7 @@ class _State:
 
 @dataclass(frozen=True)
 class _Stats:
-    """What the likelihood of persons needs, given theta: exposures A and B (before), events n, log hazards c, and of
+    """What the likelihood of persons needs, given theta: exposures A (whole) and B (before), log hazards c, and of
     events in grouped time the hazards b of those that compete."""
 
     a: Array
@@ -176,7 +180,7 @@ class _Data:
         if self.grouped:
             of_event = np.where(h.event >= 0, h.order[np.maximum(h.event, 0)], np.iinfo(np.int64).max)
             periods = periods - (of_event[:, None] <= h.order[None, :])
-        self.seen = np.where(h.at_risk & ~h.before[:, None], periods, 0.0)
+        self.seen = np.where(h.at_risk, periods, 0.0)
         self.hidden = np.where(h.at_risk & h.before[:, None], periods, 0.0) if h.before.any() else None
         self.n = self._by_person(self.event)
         self.rows = happened
@@ -228,7 +232,7 @@ class _Data:
         return _Stats(self._by_person(self.seen * rate), before, c, rate, rivals)
 
     def log_m(self, stats: _Stats, points: Array) -> Array:
-        """(N, Q) log-likelihood of each person's observed stretches at each point."""
+        """(N, Q) log-likelihood of each person's stretches at each point."""
         v = np.exp(points)
         out = stats.c[:, None] + self.n @ points.T - stats.a @ v.T
         if self.grouped:
@@ -328,15 +332,46 @@ class _Data:
         return tops[0][0], _apart(np.array([place for _, place in tops]), 0.1)
 
     def better(self, state: _State, places: Array) -> _State | None:
-        """A better model with a point more, at the place where it gains most; None when no place gains anything."""
+        """A better model with a point more; None when nothing gains.
+
+        A new point at the places given, or a point there is split in two; after the best shares for each, the most
+        promising of both kinds climb a few steps, and the best of these to the top.
+        """
         now = self.value(state)
-        trials = [self.insert(state, place) for place in places]
-        trials.sort(key=lambda trial: -self.value(trial))
-        for trial in trials[:TRIES]:
-            found = self.climb(self.reweigh(trial))
+        added = self._promising([self.insert(state, place) for place in places])
+        split = self._promising(self.halves(state))
+        some = SOME if len(state.shares) < MANY else 1
+        begun = [self.climb(trial, SHORT) for trial in (*added[:some], *split[:some])]
+        begun.sort(key=lambda trial: -self.value(trial))
+        for trial in (*begun[:2], *added[some:TRIES]):
+            found = self.climb(trial)
             if self.value(found) > now + 1e-7:
                 return found
         return None
+
+    def _promising(self, trials: list[_State]) -> list[_State]:
+        """With the best shares, those of the highest likelihood first."""
+        weighed = [self.reweigh(trial) for trial in trials]
+        weighed.sort(key=lambda trial: -self.value(trial))
+        return weighed
+
+    def halves(self, state: _State) -> list[_State]:
+        """The two largest points split in two: apart in all risks, in exits only, in one risk, against each other."""
+        directions = [np.ones(self.risks), *np.eye(self.risks)]
+        if (self.h.order > self.h.order.min()).any():
+            directions += [np.where(self.h.order == self.h.order.min(), 1.0, 0.0)]
+            directions += [np.where(self.h.order == self.h.order.min(), 1.0, -1.0)]
+        elif self.risks > 1:
+            directions += [np.where(np.arange(self.risks) == self.risks - 1, -1.0, 1.0)]
+        out = []
+        for largest in np.argsort(-state.shares, kind="stable")[:2]:
+            for direction in directions:
+                points = np.vstack([state.points, state.points[largest] + HALF * direction])
+                points[largest] = points[largest] - HALF * direction
+                shares = np.append(state.shares, state.shares[largest] / 2)
+                shares[largest] /= 2
+                out.append(_State(state.theta, np.clip(points, *self.box), shares))
+        return out
 
     def _ascend(self, stats: _Stats, log_l: Array, log_b: Array | None, start: Array) -> tuple[float, Array]:
         """A local maximum of log(D + N) from a place, inside the box."""
@@ -460,12 +495,12 @@ class _Data:
         out.append(_State(state.theta, points[keep], shares[keep]))
         return out
 
-    def climb(self, state: _State) -> _State:
+    def climb(self, state: _State, most: int = NEWTON) -> _State:
         """A maximum in all parameters, from this state: Newton's method with damping, points inside the box."""
         state = self.pruned(state)
         value = self.value(state)
         damp = 1e-3
-        for step in range(NEWTON):
+        for step in range(most):
             gradient, information, _ = self.derivatives(state)
             free = self.movable(state, gradient)
             matrix, right = information[np.ix_(free, free)], gradient[free]
