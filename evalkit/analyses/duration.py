@@ -144,8 +144,9 @@ def run(sample: Sample, settings: Settings, rng: np.random.Generator, id: str = 
         beside = answers(made.layout, made.hazards, horizon=sample.horizon, versus=other, spell=known.starter)
         lead = [o for o in outcomes if o.primary] or outcomes[:1]
         profiles += [_profile(sample, settings, id, o, beside, other, variant=f"versus_{other}") for o in lead]
-    groups, notes = _subgroups(sample, settings, id, outcomes, known, versus)
-    about = shown(sample, settings, outcomes, known, made, found)
+    same = settings.model_copy(update={"points": len(made.hazards.shares), "criterion": "all"})
+    groups, notes = _subgroups(sample, same, id, outcomes, known, versus)
+    about = shown(sample, settings, known, made)
     others = [o.name for o in sample.study.outcomes if not _destination(o) and o.role == "effect"]
     exhibits: list[Exhibit] = [*about.exhibits, *notes]
     if others:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from evalkit.analyses.duration import Known, Made, Settings
 from evalkit.balance import holm
-from evalkit.duration.answers import Answers, supported
+from evalkit.duration.answers import supported
 from evalkit.duration.calibration import calibrate, late_stretches, proportional
-from evalkit.duration.fitted import Hazards
+from evalkit.duration.describe import gray_test, logrank
+from evalkit.duration.episodes import episodes
 from evalkit.duration.spells import NEVER, Spells
 from evalkit.exhibits import Chart, Column, Exhibit, Finding, Note, Series, Table, Verdict
 from evalkit.sample import Sample
-from evalkit.study import Outcome
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -40,17 +40,14 @@ class Shown:
     findings: tuple[Finding, ...]
 
 
-def shown(
-    sample: Sample, settings: Settings, outcomes: list[Outcome], known: Known, made: Made, found: Answers
-) -> Shown:
+def shown(sample: Sample, settings: Settings, known: Known, made: Made) -> Shown:
     """Everything that stands beside the profiles."""
     exhibits: list[Exhibit] = [_effects(made), *_curves(made.spells)]
     findings: list[Finding] = []
     rates, fit = _rates(made)
     exhibits.append(rates)
+    exhibits += _tests(sample, known)
     findings.append(fit)
-    tests = _tests(sample, known)
-    exhibits += [*tests]
     tested = _proportional(made)
     exhibits += tested.exhibits
     findings += tested.findings
@@ -58,7 +55,7 @@ def shown(
         mixture = _mixture(settings, made)
         exhibits += mixture.exhibits
         findings += mixture.findings
-    exhibits.append(_model(made.hazards))
+    exhibits.append(_model(made))
     if known.plans_unknown:
         share = known.plans_unknown / max(1, int((made.spells.started[0] < NEVER).sum()))
         params = {"share": share, "starters": known.plans_unknown}
@@ -69,8 +66,8 @@ def shown(
 
 def _notes(sample: Sample, settings: Settings, made: Made) -> Iterator[Note]:
     words = {
-        "model": settings.model,
-        "causes": list(made.spells.causes),
+        "estimator": settings.model,
+        "outcomes": list(made.spells.causes),
         "steps": ", ".join(map(str, made.layout.timeline.duration)),
     }
     yield Note("duration_method", words)
@@ -96,7 +93,7 @@ def _effects(made: Made) -> Table:
     """Exit rates in each phase as a multiple of those without the instrument."""
     hazards, own = made.hazards, made.spells.instrument
     columns = (
-        Column("destination", "destination", "key"), Column("phase", "phase", "text"),
+        Column("destination", "destination", "text"), Column("phase", "phase", "text"),
         Column("hazard_ratio", "hazard_ratio", "stat", support="exits"),
         Column("hr_low", "hr_low", "stat", support="exits"), Column("hr_high", "hr_high", "stat", support="exits"),
         Column("exits", "exits", "count", decimals=0),
@@ -111,8 +108,8 @@ def _effects(made: Made) -> Table:
             reach = Z95 * float(error[place])
             rows.append(
                 {
-                    "destination": f"cause.{cause}" if cause == "other_exits" else cause,
-                    "phase": phase.removeprefix(f"{own.name} "),
+                    "destination": cause,
+                    "phase": words_of(phase, own.name),
                     "hazard_ratio": float(np.exp(value)) if known else None,
                     "hr_low": float(np.exp(value - reach)) if known else None,
                     "hr_high": float(np.exp(value + reach)) if known else None,
@@ -120,6 +117,18 @@ def _effects(made: Made) -> Table:
                 }
             )
     return Table("duration_effects", "duration_effects", columns, tuple(rows))
+
+
+def words_of(name: str, instruments: str | list[str]) -> str:
+    """The name of a column of the design as ``column:level``, which the report puts into words."""
+    for own in [instruments] if isinstance(instruments, str) else instruments:
+        if name.startswith(f"{own} "):
+            level = name.removeprefix(f"{own} ")
+            level = level if level.startswith(("during", "after")) else f"since {level}"
+            return f"{own}:{level.replace('+', ' plus').replace(' ', '_').replace('-', '_')}"
+    head, _, rest = name.partition(" ")
+    column = {"month": "elapsed", "year": "calendar_year", "quarter": "quarter"}.get(head)
+    return f"{column}:{rest.replace('-', '–')}" if column and rest[:1].isdigit() else name
 
 
 def _exits_by_phase(made: Made, cause: int) -> Array:
@@ -197,9 +206,6 @@ def _rates(made: Made) -> tuple[Chart, Finding]:
 
 def _tests(sample: Sample, known: Known) -> Iterator[Table]:
     """Whether the groups of the study leave at different speeds: log-rank on leaving, Gray's test by destination."""
-    from evalkit.duration.describe import gray_test, logrank
-    from evalkit.duration.episodes import episodes
-
     spells, rows = known.spells, []
     names = np.array(["", *spells.causes], object)
     made = episodes(
@@ -216,7 +222,7 @@ def _tests(sample: Sample, known: Known) -> Iterator[Table]:
             rows.append(_tested(subgroup.name, cause, gray_test(made, group.codes, cause), len(spells)))
     if rows:
         columns = (
-            Column("variable", "variable", "text"), Column("destination", "destination", "key"),
+            Column("variable", "variable", "text"), Column("destination", "destination", "text"),
             Column("statistic", "statistic", "stat", support="exits"), Column("df", "df", "text"),
             Column("p_value", "p_value", "stat", support="exits"), Column("exits", "exits", "count", decimals=0),
         )  # fmt: skip
@@ -225,7 +231,7 @@ def _tests(sample: Sample, known: Known) -> Iterator[Table]:
 
 def _tested(name: str, cause: str, test: Any, support: int) -> dict[str, Any]:
     return {
-        "variable": name, "destination": "cause.any" if cause == "any" else cause,
+        "variable": name, "destination": cause,
         "statistic": float(test.statistic), "df": str(int(test.df)), "p_value": float(test.p_value), "exits": support,
     }  # fmt: skip
 
@@ -264,7 +270,9 @@ def _proportional(made: Made) -> Shown:
     )  # fmt: skip
     smallest = float(corrected.min())
     finding = Finding(
-        "duration_proportional", "", "warn" if smallest < SURE else "pass", smallest, SURE, {"p": smallest}
+        "duration_proportional_off" if smallest < SURE else "duration_proportional", "",
+        "warn" if smallest < SURE else "pass", smallest, SURE,
+        {"p": smallest, "covariates": [t.name for t, p in zip(found, corrected, strict=True) if p < SURE]},
     )  # fmt: skip
     table = Table("duration_proportional", "duration_proportional", parts, rows)
     return Shown((table, Note("duration_proportional", {"month": cut})), (finding,))
@@ -279,8 +287,8 @@ def _mixture(settings: Settings, made: Made) -> Shown:
     columns = [
         Column("points", "points", "text"), Column("log_likelihood", "log_likelihood", "stat", decimals=1),
         *(Column(name, name, "stat", decimals=1) for name in ("aic", "hq", "bic")),
-        Column("destination", "destination", "key"), Column("effect_log", "effect_log", "stat"),
-        Column("std_error", "std_error", "stat"), Column("chosen", "chosen", "key"),
+        Column("destination", "destination", "text"), Column("effect_log", "effect_log", "stat"),
+        Column("std_error", "std_error", "stat"), Column("chosen", "chosen", "text"),
     ]  # fmt: skip
     rows, first = [], effect_columns(made)[-1]
     for step in made.path.steps:
@@ -290,7 +298,7 @@ def _mixture(settings: Settings, made: Made) -> Shown:
             {
                 "points": str(len(fit.shares)), "log_likelihood": fit.log_likelihood, "aic": step.aic, "hq": step.hq,
                 "bic": step.bic, "destination": made.spells.causes[0], "effect_log": float(fit.theta[0][first]),
-                "std_error": float(fit.std_error[place]), "chosen": "mark.yes" if fit is made.hazards else "",
+                "std_error": float(fit.std_error[place]), "chosen": "*" if fit is made.hazards else "",
             }
         )  # fmt: skip
     table = Table("duration_points", "duration_points", tuple(columns), tuple(rows))
@@ -323,12 +331,14 @@ def _doubts(settings: Settings, made: Made, rows: list[dict[str, Any]]) -> Itera
         yield Finding("duration_proportionality_only", "", "warn")
 
 
-def _model(hazards: Hazards) -> Table:
+def _model(made: Made) -> Table:
     """All coefficients, for the referee."""
     columns = (
-        Column("destination", "destination", "key"), Column("variable", "variable", "text"),
+        Column("destination", "destination", "text"), Column("variable", "variable", "text"),
         Column("coefficient", "coefficient", "stat"), Column("std_error", "std_error", "stat"),
     )  # fmt: skip
+    hazards = made.hazards
+    instruments = [each.name for each in made.spells.instruments]
     error, rows = hazards.std_error, []
     for k, risk in enumerate(hazards.risks):
         for place, name in enumerate(hazards.names[k]):
@@ -336,7 +346,8 @@ def _model(hazards: Hazards) -> Table:
             held = not hazards.free[at]
             rows.append(
                 {
-                    "destination": risk, "variable": name,
+                    "destination": f"{risk.removeprefix('start ')}:start" if risk.startswith("start ") else risk,
+                    "variable": words_of(name, instruments),
                     "coefficient": None if held else float(hazards.theta[k][place]),
                     "std_error": None if held else float(error[at]),
                 }

@@ -6,7 +6,7 @@ paths "started in month s" and "did not start" that effects are worked out from 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -15,15 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evalkit.duration.histories import Histories, Timing
+from evalkit.duration.repeated import FAR, Repeated
 from evalkit.duration.terms import Terms, factor, interacted, joined
 from evalkit.effects import frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
+from evalkit.exhibits import Finding
 
 Numbers = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 NEVER = 2**30
 """Stands for "does not start": later than any month."""
+
+CHUNK = 50_000
+"""Spells that are cut at a time, and rows of which designs are made: so much memory beside the result."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ class Instrument:
     modelled: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "start", frozen(self.start, np.int64))
-        object.__setattr__(self, "length", frozen(self.length, np.int64))
+        for name in ("start", "length"):
+            object.__setattr__(self, name, _whole(f"{self.name}: {name}", getattr(self, name)))
+        if self.clock == "end" and (short := int(((self.length < 0) & (self.start < NEVER)).sum())) > 0:
+            raise DataError(Fault("duration.spells_length", {"instrument": self.name, "rows": short}))
         if list(self.bounds) != sorted(set(self.bounds)) or (self.bounds and self.bounds[0] < 1):
             raise UsageError(Fault("duration.bounds", {"setting": self.name}))
 
@@ -82,6 +89,37 @@ class Instrument:
         return [self.start, end, *(end + bound for bound in self.bounds)]
 
 
+def planned(name: str, start: Numbers, length: NDArray[Any], **settings: Any) -> tuple[Instrument, int]:
+    """An instrument with phases by its planned end, and how many plans were filled in.
+
+    ``length`` (S,): planned months, negative or NaN where it is not known: such a start gets the median length (rounded
+    down) of the starts whose plan is known. Other settings are those of :class:`Instrument`.
+
+    Raises
+    ------
+    DesignError
+        ``duration.spells_no_plan`` when no plan is known.
+    """
+    months = np.asarray(length, float)
+    starts = np.asarray(start) < NEVER
+    known = np.isfinite(months) & (months >= 0)
+    if not (known & starts).any():
+        raise DesignError(Fault("duration.spells_no_plan", {"instrument": name}))
+    usual = int(np.median(months[known & starts]))
+    settings.setdefault("clock", "end")
+    settings.setdefault("bounds", (6, 12))
+    filled = np.where(known, months, usual)
+    return Instrument(name, start, np.where(starts, filled, 0), **settings), int((starts & ~known).sum())
+
+
+def _whole(name: str, values: Any) -> Numbers:
+    """Whole numbers, frozen; fractions are refused rather than cut off."""
+    array = np.asarray(values)
+    if array.dtype.kind not in "iub" and (odd := int((~(array == np.round(array))).sum())) > 0:
+        raise DataError(Fault("duration.spells_not_whole", {"column": name, "rows": odd}))
+    return frozen(array, np.int64)
+
+
 @dataclass(frozen=True)
 class Spells:
     """S spells in whole months since entry, sorted by person.
@@ -97,6 +135,16 @@ class Spells:
     x: covariates known at entry (S rows).
     instruments: the one that is evaluated comes first.
     cluster: (N,) 0..G-1, cluster_ids (G,), level.
+    repeated: events that happen again and again, see :class:`~evalkit.duration.repeated.Repeated`.
+    notes: what was found when they were read that is no fault; sentences stand under ``finding.<code>``.
+
+    Raises
+    ------
+    DataError
+        ``duration.zero_length``, ``duration.spells_not_whole`` for parts of months.
+    UsageError
+        ``duration.spells_names`` for two instruments or repeated events of one name, ``duration.spells_circle`` when
+        instruments need each other.
     """
 
     person: Numbers
@@ -111,21 +159,28 @@ class Spells:
     cluster: Numbers
     cluster_ids: NDArray[Any]
     level: str = "person"
+    repeated: tuple[Repeated, ...] = ()
+    notes: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("person", "entry", "stop", "cause", "begin", "cluster"):
-            object.__setattr__(self, name, frozen(getattr(self, name), np.int64))
+            object.__setattr__(self, name, _whole(name, getattr(self, name)))
         spells = len(self.person)
         lengths = [len(self.entry), len(self.stop), len(self.cause), len(self.begin), len(self.x)]
         if any(each != spells for each in lengths + [len(each.start) for each in self.instruments]):
             raise ValueError("spells: columns of unlike length")
-        faults = []
+        if spells and ((np.diff(self.person) < 0).any() or self.entry.min() < 0):
+            raise ValueError("spells: sort by person; entry is in month 0 or later")
+        if spells and not -1 <= self.cause.min() <= self.cause.max() < len(self.causes):
+            raise ValueError("spells: a cause without a name")
+        if any(len(each) and not 0 <= each.spell[0] <= each.spell[-1] < spells for each in self.repeated):
+            raise ValueError("spells: a repeated event of a spell that is not there")
+        names = [each.name for each in self.instruments] + [each.name for each in self.repeated]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise UsageError(Fault("duration.spells_names", {"names": ", ".join(twice)}))
+        self.turns  # noqa: B018  (instruments that need each other)
         if (short := int((self.stop <= self.entry).sum())) > 0:
-            faults.append(Fault("duration.zero_length", {"rows": short}))
-        if spells and (np.diff(self.person) < 0).any():
-            raise ValueError("spells: sort by person")
-        if faults:
-            raise DataError(faults)
+            raise DataError(Fault("duration.zero_length", {"rows": short}))
 
     def __len__(self) -> int:
         return len(self.person)
@@ -136,28 +191,48 @@ class Spells:
         return self.instruments[0]
 
     @cached_property
+    def turns(self) -> tuple[int, ...]:
+        """Numbers of the instruments in the order in which they take a month: as listed, but after what they need."""
+        number = {each.name: place for place, each in enumerate(self.instruments)}
+        out: list[int] = []
+        left = list(range(len(self.instruments)))
+        while left:
+            free = [j for j in left if number.get(self.instruments[j].after, -1) not in left]
+            if not free:
+                names = ", ".join(self.instruments[j].name for j in left)
+                raise UsageError(Fault("duration.spells_circle", {"names": names}))
+            out.append(free[0])
+            left.remove(free[0])
+        return tuple(out)
+
+    @cached_property
     def started(self) -> tuple[Numbers, ...]:
         """By instrument (S,) the month of its start, as far as it was seen.
 
         A start counts when the spell is still observed in that month, or was censored at its beginning: who leaves in
         the month before is taken to have left first. Only one instrument starts in a month: the later one in the list
-        waits a month.
+        waits for a month without another start. One that needs another (``after``) is the later one of the two.
         """
-        out: list[Numbers] = []
-        for own in self.instruments:
+        out: dict[int, Numbers] = {}
+        for number in self.turns:
+            own = self.instruments[number]
             month = np.where(own.start < NEVER, np.maximum(own.start, 0), NEVER)
-            for earlier in out:
-                month = np.where((month < NEVER) & (month == earlier), month + 1, month)
+            for _ in out:
+                taken = np.zeros(len(self), bool)
+                for earlier in out.values():
+                    taken |= (month < NEVER) & (month == earlier)
+                month = np.where(taken, month + 1, month)
             seen = (month < self.stop) | ((month == self.stop) & (self.cause < 0))
-            out.append(np.where(seen, month, NEVER).astype(np.int64))
-        return tuple(out)
+            out[number] = np.where(seen, month, NEVER).astype(np.int64)
+        return tuple(out[number] for number in range(len(self.instruments)))
 
     def take(self, keep: NDArray[Any]) -> Spells:
         """Some of the spells; numbers of persons and clusters stay what they are."""
         rows = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep)
         own = tuple(replace(each, start=each.start[rows], length=each.length[rows]) for each in self.instruments)
         parts = {name: getattr(self, name)[rows] for name in ("person", "entry", "stop", "cause", "begin")}
-        return replace(self, **parts, x=self.x.take(rows), instruments=own)
+        again = tuple(each.take(rows) for each in self.repeated)
+        return replace(self, **parts, x=self.x.take(rows), instruments=own, repeated=again)
 
 
 @dataclass(frozen=True)
@@ -171,18 +246,30 @@ class Timeline:
     by: names of covariates by which the effect of the evaluated instrument differs; a prefix takes all columns of a
         categorical covariate (``sex`` takes ``sex:man``).
     start_duration: steps of the baseline of starting, those of ``duration`` when None.
+    by_phase: whether it differs by those covariates in each phase apart, instead of by the same factor in all phases.
+    together: pairs of instruments with a column of their own, ``first with second``, from when both have started: what
+        the two do together beyond what each does by itself.
     """
 
     duration: tuple[int, ...] = (1, 2, 3, 6, 9, 12, 18, 24, 36)
     calendar: Literal["none", "year", "quarter"] = "none"
     by: tuple[str, ...] = ()
     start_duration: tuple[int, ...] | None = None
+    by_phase: bool = False
+    together: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("duration", "start_duration"):
             bounds = getattr(self, name)
             if bounds is not None and (list(bounds) != sorted(set(bounds)) or (bounds and bounds[0] < 1)):
                 raise UsageError(Fault("duration.bounds", {"setting": name}))
+
+    def turns(self, begin: Numbers, longest: int) -> list[Numbers]:
+        """(S,) elapsed months in which a calendar step begins, one array a step, up to ``longest``."""
+        if self.calendar == "none":
+            return []
+        step = 12 if self.calendar == "year" else 3
+        return [step - begin % step + step * number for number in range(longest // step + 1)]
 
 
 def bands(bounds: Sequence[int]) -> tuple[str, ...]:
@@ -209,11 +296,16 @@ class Layout:
             first = int((spells.begin + spells.entry).min() // 12)
             last = int((spells.begin + spells.stop - 1).max() // 12)
             object.__setattr__(self, "years", tuple(range(first, last + 1)))
-        names = {each.name for each in spells.instruments}
-        for each in spells.instruments:
-            if each.after and each.after not in names:
-                raise UsageError(Fault("duration.instrument_unknown", {"name": each.after}))
-        for name in self.timeline.by:
+        number = {each.name: place for place, each in enumerate(spells.instruments)}
+        wanted = [each.after for each in spells.instruments if each.after]
+        for name in [*wanted, *(name for pair in self.timeline.together for name in pair)]:
+            if name not in number:
+                raise UsageError(Fault("duration.instrument_unknown", {"name": name}))
+        for one, two in self.timeline.together:
+            needed = (*self.needs(number[one]), *self.needs(number[two]))
+            if one == two or number[one] in needed or number[two] in needed:
+                raise UsageError(Fault("duration.spells_together", {"first": one, "second": two}))
+        for name in [*self.timeline.by, *(name for each in spells.repeated for name in each.by)]:
             if not self._by(name):
                 raise UsageError(Fault("duration.covariate_unknown", {"name": name}))
 
@@ -223,14 +315,25 @@ class Layout:
     @cached_property
     def by_columns(self) -> Terms:
         """Covariates by which the effect differs (S rows), columns in the order asked for."""
-        keep = [j for name in self.timeline.by for j in self._by(name)]
-        place = np.full(self.spells.x.width + 1, -1)
-        place[keep] = np.arange(len(keep))
+        return self._columns(self.timeline.by)
+
+    def _columns(self, names: Sequence[str]) -> Terms:
+        """Some of the covariates (S rows), columns in the order asked for."""
+        keep = [j for name in names for j in self._by(name)]
         x = self.spells.x
+        place = np.full(x.width + 1, -1)
+        place[keep] = np.arange(len(keep))
         own = [j for j, column in enumerate(x.at) if column in keep]
-        return Terms(
-            place[x.codes], x.numbers[:, own], place[x.at[own]].astype(np.int32), tuple(x.names[j] for j in keep)
-        )
+        kept = tuple(x.names[j] for j in keep)
+        return Terms(place[x.codes], x.numbers[:, own], place[x.at[own]].astype(np.int32), kept)
+
+    def as_known(self, month: Numbers) -> Layout:
+        """The same without repeated events after a month; month (S,).
+
+        For paths from a start on: events after it are what came of it, among those who were still there.
+        """
+        again = tuple(each.until(month) for each in self.spells.repeated)
+        return replace(self, spells=replace(self.spells, repeated=again))
 
     def base(self, spell: Numbers, month: Numbers, *, start: bool = False) -> Terms:
         """Design without instruments: covariates, elapsed month, calendar; of exits, or of a start."""
@@ -238,33 +341,67 @@ class Layout:
         bounds = line.start_duration if start and line.start_duration is not None else line.duration
         parts = [self.spells.x.take(spell)]
         parts.append(factor(np.searchsorted(bounds, month, side="right"), bands(bounds)))
-        when = self.spells.begin[spell] + month
-        if line.calendar == "year":
-            years = self.years or (0,)
-            parts.append(factor(np.clip(when // 12, years[0], years[-1]) - years[0], [f"year {y}" for y in years]))
-        elif line.calendar == "quarter":
-            parts.append(factor(when % 12 // 3, [f"quarter {q}" for q in (1, 2, 3, 4)]))
-        return joined(*parts)
+        return joined(*parts, *self.calendar(self.spells.begin[spell] + month))
 
-    def effect(self, number: int, spell: Numbers, since: Numbers) -> Terms:
-        """Design of one instrument ``since`` months after its start (negative: not started)."""
+    def calendar(self, when: Numbers) -> list[Terms]:
+        """Columns of the calendar month ``when``; a year without a column is like the nearest that has one."""
+        if self.timeline.calendar == "year":
+            years = self.years or (0,)
+            return [factor(np.clip(when // 12, years[0], years[-1]) - years[0], [f"year {y}" for y in years])]
+        if self.timeline.calendar == "quarter":
+            return [factor(when % 12 // 3, [f"quarter {q}" for q in (1, 2, 3, 4)])]
+        return []
+
+    def effect(self, number: int, spell: Numbers, since: Numbers, *, always: bool = False) -> Terms:
+        """Design of one instrument ``since`` months after its start (negative: not started).
+
+        ``always``: it has started in all rows that count, so that its first phase is the reference.
+        """
         own = self.spells.instruments[number]
         phase = own.phase(spell, since)
-        steps = factor(phase, own.phases, reference=None)
-        if number or not self.timeline.by:
+        reference = 0 if always else None
+        steps = factor(phase, own.phases, reference=reference)
+        if number or not self.timeline.by or (always and not self.timeline.by_phase):
             return steps
-        on = np.where(phase >= 0, 0, -1)
-        return joined(steps, interacted(self.by_columns.take(spell), on, [own.name]))
+        by = self.by_columns.take(spell)
+        if self.timeline.by_phase:
+            return joined(steps, interacted(by, phase, own.phases, reference))
+        return joined(steps, interacted(by, np.where(phase >= 0, 0, -1), [own.name]))
 
     def exits(self, spell: Numbers, month: Numbers, since: Sequence[Numbers]) -> Terms:
-        """Design of every exit: base and all instruments; ``since`` by instrument."""
+        """Design of every exit: base, all instruments, pairs of them, repeated events; ``since`` by instrument."""
         own = [self.effect(number, spell, months) for number, months in enumerate(since)]
-        return joined(self.base(spell, month), *own)
+        again = [self._repeated(each, spell, month) for each in self.spells.repeated]
+        return joined(self.base(spell, month), *own, *self._together(since), *again)
 
     def starts(self, number: int, spell: Numbers, month: Numbers, since: Sequence[Numbers]) -> Terms:
-        """Design of the start of an instrument: base, and the instruments that started before it."""
-        others = [self.effect(j, spell, months) for j, months in enumerate(since) if j != number]
-        return joined(self.base(spell, month, start=True), *others)
+        """Design of the start of an instrument: base, and the instruments that started before it.
+
+        Of one that it needs, which has always started by then, the first phase is the reference.
+        """
+        needs = self.needs(number)
+        others = [self.effect(j, spell, each, always=j in needs) for j, each in enumerate(since) if j != number]
+        again = [self._repeated(each, spell, month) for each in self.spells.repeated if each.starts]
+        return joined(self.base(spell, month, start=True), *others, *self._together(since, {number, *needs}), *again)
+
+    def needs(self, number: int) -> tuple[int, ...]:
+        """Numbers of the instruments without which one cannot start, those that they need included."""
+        names = [each.name for each in self.spells.instruments]
+        out: list[int] = []
+        while after := self.spells.instruments[out[-1] if out else number].after:
+            out.append(names.index(after))
+        return tuple(out)
+
+    def _together(self, since: Sequence[Numbers], without: set[int] | None = None) -> Iterator[Terms]:
+        number = {each.name: place for place, each in enumerate(self.spells.instruments)}
+        for pair in self.timeline.together:
+            first, second = (number[name] for name in pair)
+            if not {first, second} & (without or set()):
+                both = (since[first] >= 0) & (since[second] >= 0)
+                yield factor(np.where(both, 0, -1), [" with ".join(pair)], reference=None)
+
+    def _repeated(self, each: Repeated, spell: Numbers, month: Numbers) -> Terms:
+        return each.columns(spell, month, self._columns(each.by).take(spell) if each.by else None)
 
     @cached_property
     def modelled(self) -> tuple[int, ...]:
@@ -277,11 +414,29 @@ class Layout:
         own = (f"start {self.spells.instruments[j].name}" for j in self.modelled)
         return (*self.spells.causes, *own)
 
+    def part(self, before: bool = True) -> Mask:
+        """(S,) spells that take part in :meth:`histories`.
+
+        With ``before`` a stock spell in which an instrument had started by the time it came under observation takes no
+        part, nor do later spells of that person: the chance of the past is not in the model, and hidden differences are
+        no longer those of people at entry.
+        """
+        spells = self.spells
+        early = np.zeros(len(spells), bool)
+        if not before:
+            return ~early
+        for month in spells.started:
+            early |= (month <= spells.entry) & (spells.entry > 0)
+        since = np.full(int(spells.person.max(initial=0)) + 1, np.iinfo(np.int64).max)
+        np.minimum.at(since, spells.person[early], spells.begin[early])
+        return ~early & (spells.begin < since[spells.person])
+
     def histories(self, timing: Timing = "grouped", *, before: bool = True) -> Histories:
         """The stretches of all spells, with starts as risks where they are modelled.
 
         ``before``: also the time before spells of the stock came under observation, for models with hidden
-        heterogeneity. A stock spell in which an instrument had started by then takes no part with ``before``.
+        heterogeneity; see :meth:`part` for spells that take no part. Calendar steps before the first observed one are
+        taken to be like it.
 
         Raises
         ------
@@ -292,26 +447,28 @@ class Layout:
         started = spells.started
         if spells.instruments and not (started[0] < NEVER).any():
             raise DesignError(Fault("duration.no_start", {"instrument": spells.instrument.name}))
-        early = np.zeros(len(spells), bool)
-        for month in started:
-            early |= (month <= spells.entry) & (spells.entry > 0)
-        use = ~early if before else np.ones(len(spells), bool)
-        row, low, high = self._stretches(use, before)
-        month = low
-        since = [np.where(each[row] <= low, low - each[row], -1) for each in started]
-        exits = self.exits(row, month, since)
+        row, low, high = self._stretches(self.part(before), before)
+
+        def since(own: slice) -> list[Numbers]:
+            at, month = row[own], low[own]
+            return [np.where(each[at] <= month, month - each[at], -1) for each in started]
+
+        exits = _built(lambda own: self.exits(row[own], low[own], since(own)), len(row))
         designs = [exits] * len(spells.causes)
-        at_risk = [np.ones(len(row), bool)] * len(spells.causes)
+        at_risk = np.ones((len(row), len(self.risks)), bool)
         event = np.where((high == spells.stop[row]), spells.cause[row], -1)
+        names = [each.name for each in spells.instruments]
         for place, number in enumerate(self.modelled, len(spells.causes)):
             own = started[number][row]
             may = own > low
-            needed = spells.instruments[number].after
-            if needed:
-                other = next(j for j, each in enumerate(spells.instruments) if each.name == needed)
-                may &= since[other] >= 0
-            at_risk.append(may)
-            designs.append(self.starts(number, row, month, since))
+            if needed := spells.instruments[number].after:
+                may &= started[names.index(needed)][row] <= low
+            at_risk[:, place] = may
+
+            def start(part: slice, number: int = number) -> Terms:
+                return self.starts(number, row[part], low[part], since(part))
+
+            designs.append(_built(start, len(row)))
             event = np.where((own == high) & may, place, event)
         hidden = low < spells.entry[row]
         event = np.where(hidden, -1, event)
@@ -319,30 +476,74 @@ class Layout:
         order = np.r_[np.zeros(len(spells.causes), int), np.ones(len(self.modelled), int)]
         ids, cluster = np.unique(spells.cluster[used], return_inverse=True)
         return Histories(
-            person, (high - low).astype(float), event, np.column_stack(at_risk), hidden, tuple(designs), self.risks,
+            person, (high - low).astype(float), event, at_risk, hidden, tuple(designs), self.risks,
             order, np.ones(len(used)), cluster, spells.cluster_ids[ids], spells.level, timing,
         )  # fmt: skip
 
     def _stretches(self, use: Mask, before: bool) -> tuple[Numbers, Numbers, Numbers]:
         """Spell, first month and month after the last of each stretch, in the order of the spells."""
+        again = [each.edges() for each in self.spells.repeated]
+        parts = [
+            self._cut(own, before, again)
+            for own in np.array_split(np.flatnonzero(use), max(1, -(-int(use.sum()) // CHUNK)))
+        ]
+        row, low, high = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return row, low, high
+
+    def _cut(
+        self, own: Numbers, before: bool, again: list[tuple[Numbers, Numbers]]
+    ) -> tuple[Numbers, Numbers, Numbers]:
+        """The stretches of some spells: where each begins as one number, sorted."""
         spells, line = self.spells, self.timeline
-        size = len(spells)
-        bounds = sorted({*line.duration, *(line.start_duration or ())})
-        marks = [np.full(size, bound) for bound in bounds]
-        for each, month in zip(spells.instruments, spells.started, strict=True):
-            shift = np.where(month < NEVER, month - each.start, 0)
-            marks += [np.where(month < NEVER, edge + shift, NEVER) for edge in each.edges()]
-        if line.calendar != "none":
-            step = 12 if line.calendar == "year" else 3
-            longest = int(spells.stop.max(initial=0)) // step + 2
-            first = step - spells.begin % step
-            marks += [first + step * k for k in range(longest)]
-        marks.append(spells.entry)
-        head = np.zeros(size, np.int64) if before else spells.entry
-        table = np.column_stack([head, *marks, spells.stop])
-        table = np.clip(table, head[:, None], spells.stop[:, None])[use]
-        table.sort(axis=1)
-        low, high = table[:, :-1], table[:, 1:]
-        keep = low < high
-        row = np.broadcast_to(np.flatnonzero(use)[:, None], low.shape)[keep]
-        return row.astype(np.int64), low[keep], high[keep]
+        entry, stop = spells.entry[own], spells.stop[own]
+        marks: list[Numbers | int] = [*sorted({*line.duration, *(line.start_duration or ())}), entry]
+        for each, started in zip(spells.instruments, spells.started, strict=True):
+            month = started[own]
+            marks += [np.where(month < NEVER, edge[own] + month - each.start[own], NEVER) for edge in each.edges()]
+        marks += line.turns(spells.begin[own], int(stop.max(initial=0)))
+        head = np.zeros(len(own), np.int64) if before else entry
+        flat = []
+        for spell, month in again:
+            at = np.minimum(np.searchsorted(own, spell), max(len(own) - 1, 0))
+            mine = own[at] == spell if len(own) else np.zeros(len(spell), bool)
+            flat.append((at[mine], month[mine]))
+        at, low, high = cut(head, stop, marks, flat)
+        return own[at], low, high
+
+
+def cut(
+    head: Numbers, stop: Numbers, marks: Sequence[Numbers | int], flat: Sequence[tuple[Numbers, Numbers]] = ()
+) -> tuple[Numbers, Numbers, Numbers]:
+    """Cut S intervals of months, ``head`` to ``stop - 1``, where one of the marks begins.
+
+    ``marks``: a month, or (S,) months; ``flat``: pairs of interval and month. Marks outside an interval do nothing.
+    Returns interval, first month and month after the last of each stretch, in order.
+    """
+    place = np.arange(len(head)) * FAR
+    keys = [place + head]
+    for month in marks:
+        inside = (month > head) & (month < stop)
+        keys.append((place + month)[inside])
+    for at, month in flat:
+        inside = (month > head[at]) & (month < stop[at])
+        keys.append(at[inside] * FAR + month[inside])
+    key = np.sort(np.concatenate(keys))
+    if not len(key):
+        return key, key, key
+    key = key[np.r_[True, np.diff(key) > 0]]
+    at, low = key // FAR, key % FAR
+    return at, low, np.where(np.r_[np.diff(at) > 0, True], stop[at], np.r_[low[1:], 0])
+
+
+def _built(make: Callable[[slice], Terms], rows: int) -> Terms:
+    """A design of many rows, made a part at a time."""
+    if rows <= CHUNK:
+        return make(slice(0, rows))
+    first = make(slice(0, 0))
+    codes = np.empty((rows, first.codes.shape[1]), np.int32)
+    numbers = np.empty((rows, first.numbers.shape[1]))
+    for low in range(0, rows, CHUNK):
+        own = slice(low, min(low + CHUNK, rows))
+        part = make(own)
+        codes[own], numbers[own] = part.codes, part.numbers
+    return Terms(codes, numbers, first.at, first.names)

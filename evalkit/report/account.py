@@ -95,6 +95,8 @@ def _plain(view: View, profile: Profile) -> list[Block]:
         covariates = {"numeric": used.split(",") if used else []}
     if profile["estimand"]["identification"] == "parallel_hazards":
         key = "report.plain.did_hazards"
+    if profile["estimand"]["identification"] == "timing_of_events":
+        key = "report.plain.duration_mixture"
     names = [view.inside(c) for c in (*(covariates.get("numeric") or ()), *(covariates.get("categorical") or ()))]
     params = {
         "instrument": inner(view.word(profile["labels"]["instrument"])),

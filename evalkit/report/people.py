@@ -24,11 +24,12 @@ DOTS = 30
 ALIKE = ("balance", "love", "overlap")
 """Exhibits that show whether the groups look alike; every other one tells who is compared or how."""
 
-APPENDIX = ("model",)
+APPENDIX = ("model", "duration_model")
 
 DOUBTS = (
     "placebo", "e_value", "robustness", "benchmarks", "rosenbaum", "simulated_confounder", "did_power", "did_honest",
-    "did_bacon", "did_leave_out", "did_placebo_dates", "did_rings", "did_composition",
+    "did_bacon", "did_leave_out", "did_placebo_dates", "did_rings", "did_composition", "duration_points",
+    "duration_proportional", "duration_rate",
 )  # fmt: skip
 """Titles of exhibits on what may have been missed."""
 
