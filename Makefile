@@ -36,6 +36,8 @@ coverage: $(VENV)/.develop  ## does the line recover the truth, do intervals cov
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_did.py --reps 1000 --processes 2 --out docs/coverage-did.md
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/size_few.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_hazards.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/cover_duration.py --processes 2
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/gaure.py
 
 bench: $(VENV)/.develop  ## time and memory of the whole line by number of persons
 	$(BIN)/python tests/simulation/bench.py
@@ -43,6 +45,8 @@ bench: $(VENV)/.develop  ## time and memory of the whole line by number of perso
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_weighting.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_balance.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_did.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_duration.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/simulation/bench_cox.py
 	$(BIN)/python tests/simulation/bench_peers.py
 
 examples: $(VENV)/.develop  ## real data: experiment beside matching, difference-in-differences, published tables

@@ -205,6 +205,17 @@ def test_a_level_without_events_is_held_and_says_so():
     assert fit.log_likelihood == pytest.approx(plain.log_likelihood, rel=1e-10)
 
 
+def test_a_step_that_nobody_reaches_does_nothing():
+    spells = example.spells(300, longest=20)
+    short = fit_hazards(Layout(spells, replace(example.LINE, calendar="none")).histories())
+    wide = fit_hazards(Layout(spells, replace(example.LINE, calendar="none", duration=(3, 6, 12, 36, 48))).histories())
+    assert wide.log_likelihood == pytest.approx(short.log_likelihood, rel=1e-12)
+    names = wide.names[0]
+    for step in ("month 36-47", "month 48+"):
+        assert wide.theta[0][names.index(step)] == 0 and not wide.free[names.index(step)]
+    assert wide.parameters == short.parameters
+
+
 def test_what_cannot_be_fitted():
     rng = np.random.default_rng(1)
     n = 100

@@ -42,7 +42,7 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     Returns
     -------
     Hazards, with the covariance of the inverse observed information, and influence by cluster. A level of a factor in
-    which nobody has the event is held at no events and is not ``free``.
+    which nobody has the event is held at no events, one in which nobody is at risk at zero; they are not ``free``.
 
     Raises
     ------
@@ -113,18 +113,26 @@ class _Problem:
 
     @cached_property
     def held(self) -> NDArray[np.bool_]:
-        """(P,) columns of factors in which nobody has the event."""
+        """(P,) columns of factors in which nobody has the event, or nobody is at all."""
         h = self.rows
         if len(h.risks) and (bare := [risk for risk, n in zip(h.risks, h.events, strict=True) if not n]):
             raise DesignError([Fault("duration.hazards_no_events", {"risk": risk}) for risk in bare])
         held = np.zeros(self.size, bool)
         for k, design in enumerate(h.designs):
             events = np.where(h.event == k, self.weight, 0.0)
-            marked = np.zeros(design.width, bool)
-            marked[np.unique(design.codes[design.codes >= 0])] = True
+            marked = np.ones(design.width, bool)
             marked[design.at] = False
             held[self.offsets[k] : self.offsets[k + 1]] = marked & (design.sums(events)[0] == 0)
         return held
+
+    @cached_property
+    def empty(self) -> NDArray[np.bool_]:
+        """(P,) columns of factors in which nobody is at risk: their coefficient is left at zero."""
+        out = np.zeros(self.size, bool)
+        for k, design in enumerate(self.rows.designs):
+            here = design.sums(np.where(self.rows.at_risk[:, k], self.weight, 0.0))[0]
+            out[self.offsets[k] : self.offsets[k + 1]] = here == 0
+        return out & self.held
 
     @property
     def free(self) -> NDArray[np.bool_]:
@@ -134,7 +142,7 @@ class _Problem:
     def first(self) -> Array:
         """Rates of everybody alike."""
         h = self.rows
-        theta = np.where(self.held, HELD, 0.0)
+        theta = np.where(self.held & ~self.empty, HELD, 0.0)
         at_risk = h.at_risk & ~self._never
         exposure = (np.where(at_risk, h.length[:, None], 0.0) * self.weight[:, None]).sum(axis=0)
         theta[self.offsets[-1] :] = np.log(h.events / exposure)
@@ -145,7 +153,7 @@ class _Problem:
         """(R, K) rows that lie in a held level."""
         out = np.zeros((len(self.rows), len(self.rows.risks)), bool)
         for k, design in enumerate(self.rows.designs):
-            own = self.held[self.offsets[k] : self.offsets[k + 1]]
+            own = (self.held & ~self.empty)[self.offsets[k] : self.offsets[k + 1]]
             if own.any():
                 out[:, k] = ((design.codes >= 0) & own[np.maximum(design.codes, 0)]).any(axis=1)
         return out

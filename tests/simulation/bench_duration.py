@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from evalkit.duration.answers import answers
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories
 from evalkit.duration.npmle import npmle
-from evalkit.duration.spells import Layout
-from evalkit.duration.terms import dense
+from evalkit.duration.spells import NEVER, Instrument, Layout, Spells, Timeline
+from evalkit.duration.terms import dense, factor, joined
 
 
 def timing(persons: int, seed: int = 1, longest: float = 80.0) -> Histories:
@@ -65,6 +66,45 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
+def line(what: str, persons: int, rows: str, began: float, note: str = "") -> None:
+    """A row of the table."""
+    took = time.perf_counter() - began
+    print(f"| {what} | {persons:,} | {rows} | {took:.1f} | {memory():.1f} | {note} |", flush=True)
+
+
+def patterns(persons: int, seed: int = 1) -> Histories:
+    """Spells of so many people as patterns: three exits and a start by month, with sex, education and age."""
+    rng = np.random.default_rng(seed)
+    sex, education, age = rng.integers(0, 2, persons), rng.integers(0, 3, persons), rng.integers(0, 4, persons)
+    alive, longest = np.ones(persons, bool), 24
+    stop, cause = np.full(persons, longest), np.full(persons, -1)
+    start = np.full(persons, NEVER)
+    lift = 0.1 * sex + 0.2 * education - 0.1 * age
+    for month in range(longest):
+        since = np.where(start <= month, month - start, -1)
+        work = 0.05 * np.exp(lift - 0.03 * month) * np.where(since < 0, 1.0, np.where(since < 6, 0.6, 1.4))
+        total = work + 0.02
+        leaves = alive & (rng.random(persons) < -np.expm1(-total))
+        where = rng.random(persons) * total
+        stop[leaves], cause[leaves] = month + 1, np.where(where < work, 0, np.where(where < work + 0.005, 1, 2))[leaves]
+        alive &= ~leaves
+        begins = alive & (start == NEVER) & (rng.random(persons) < 0.015) & (month + 1 < longest)
+        start[begins] = month + 1
+    keys = np.column_stack([stop, cause, np.where(start < NEVER, start, -1), sex, education, age])
+    code = np.ravel_multi_index((keys + 1).T, tuple(keys.max(axis=0) + 2))
+    _, first, count = np.unique(code, return_index=True, return_counts=True)
+    x = joined(
+        factor(sex[first], ["man", "woman"]), factor(education[first], ["low", "middle", "high"]),
+        factor(age[first], ["18", "27", "45", "55"]),
+    )  # fmt: skip
+    n = len(first)
+    own = Instrument("training", start[first], np.full(n, 6), "end", (6, 12))
+    zero, every = np.zeros(n, np.int64), np.arange(n)
+    causes = ("work", "education", "other")
+    spells = Spells(every, every, zero, stop[first], cause[first], causes, zero + 24_000, x, (own,), every, every)
+    return replace(Layout(spells, Timeline()).histories(), count=count.astype(float))
+
+
 def main() -> None:
     print("| what | persons | stretches | seconds | GB so far | |\n|---|---|---|---|---|---|")
     for persons, points in ((5_000, None), (20_000, 6), (100_000, 6)):
@@ -72,10 +112,13 @@ def main() -> None:
         began = time.perf_counter()
         path = npmle(made, points=points)
         note = f"{len(path.steps)} points, largest D {path.largest:.1e}, alpha {path.last.theta[0][2]:.3f}"
-        print(
-            f"| timing of events, exact | {persons:,} | {len(made):,} | {time.perf_counter() - began:.1f} | {memory():.1f} | {note} |",
-            flush=True,
-        )
+        line("timing of events, exact", persons, f"{len(made):,}", began, note)
+    began = time.perf_counter()
+    made = patterns(2_000_000)
+    line("patterns of spells made", 2_000_000, f"{made.persons:,} patterns, {len(made):,}", began)
+    began = time.perf_counter()
+    fit = fit_hazards(made)
+    line("hazards by month on patterns", 2_000_000, f"{len(made):,}", began, f"{fit.parameters} parameters")
     for persons in (20_000, 100_000):
         town = Town(hidden=((0.5, -0.7, -0.5), (0.5, 0.7, 0.5)))
         spells = town.draw(persons, 1)
@@ -84,23 +127,14 @@ def main() -> None:
         began = time.perf_counter()
         path = npmle(made, points=4)
         note = f"{len(path.steps)} points, largest D {path.largest:.1e}"
-        print(
-            f"| timing of events, months | {persons:,} | {len(made):,} | {time.perf_counter() - began:.1f} | {memory():.1f} | {note} |",
-            flush=True,
-        )
+        line("timing of events, months", persons, f"{len(made):,}", began, note)
         for versus in ("never", "wait"):
             began = time.perf_counter()
             found = answers(layout, path.best("aic"), horizon=24, versus=versus)
-            print(
-                f"| effects by month, {versus}, hidden groups | {persons:,} | {len(found.spell):,} starters | {time.perf_counter() - began:.1f} | {memory():.1f} | |",
-                flush=True,
-            )
+            line(f"effects by month, {versus}, hidden groups", persons, f"{len(found.spell):,} starters", began)
         began = time.perf_counter()
         fit_hazards(made)
-        print(
-            f"| hazards by month | {persons:,} | {len(made):,} | {time.perf_counter() - began:.1f} | {memory():.1f} | |",
-            flush=True,
-        )
+        line("hazards by month", persons, f"{len(made):,}", began)
 
 
 if __name__ == "__main__":
