@@ -12,8 +12,10 @@ import pytest
 
 from evalkit import simulate
 from evalkit.analyses import all_settings
-from evalkit.analyses.duration import Settings, known_spells, run
+from evalkit.analyses.duration import Settings, fitted, known_spells, run
 from evalkit.duration.answers import answers
+from evalkit.duration.cox import cox
+from evalkit.duration.episodes import episodes
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.spells import NEVER, Layout, Timeline
 from evalkit.errors import DesignError, StudyError
@@ -124,6 +126,45 @@ def test_models_agree_about_a_month_grid(loaded, model):
     other = run(sample, Settings(model=model, beside=False), rng).profiles[0]
     assert other.estimate == pytest.approx(plain.estimate, abs=0.02)
     assert np.sqrt(np.diag(other.vcov)) == pytest.approx(np.sqrt(np.diag(plain.vcov)), rel=0.15)
+
+
+def test_a_step_a_month_is_cox_in_months(loaded):
+    """A free baseline: the effect on the rate is that of a Cox regression on the same stretches, up to grouping."""
+    _, study, sample = loaded
+    settings = Settings(duration="monthly", calendar="none", beside=False)
+    known = known_spells(sample, settings, [study.primary])
+    made = fitted(known, settings)
+    line = Timeline(duration=(), calendar="none")
+    plain = Layout(known.spells, line)
+    since = [known.spells.started[0]]
+    rows = np.arange(len(known.spells))
+    spells, start = known.spells, since[0]
+    split = start < spells.stop
+    row = np.r_[rows, rows[split]]
+    begin = np.r_[np.zeros(len(rows)), start[split]]
+    end = np.r_[np.where(split, start, spells.stop), spells.stop[split]].astype(float)
+    work = np.r_[np.where(split, False, spells.cause == 0), (spells.cause == 0)[split]]
+    use = end > begin
+    again = spells.instrument.length
+    cuts = [again[row] + start[row], again[row] + start[row] + 6, again[row] + start[row] + 12]
+    treated = np.r_[np.zeros(len(rows), bool), np.ones(split.sum(), bool)]
+    pieces = []
+    for low, high in zip([begin, *cuts], [*cuts, np.full(len(row), 10**6)], strict=True):
+        a, b = np.where(treated, np.maximum(begin, low), begin), np.where(treated, np.minimum(end, high), end)
+        pieces.append((a, b, treated | (low is begin)))
+    a, b = (np.concatenate([piece[k] for piece in pieces]) for k in (0, 1))
+    which = np.tile(row, 4)
+    keep = np.concatenate([piece[2] for piece in pieces]) & (b > a) & np.tile(use, 4)
+    ends = np.tile(work, 4) & (b == np.tile(end, 4))
+    a, b, which, ends, on = a[keep], b[keep], which[keep], ends[keep], np.tile(treated, 4)[keep]
+    month = a.astype(int)
+    x = plain.exits(which, month, [np.where(on, month - start[which], -1)]).matrix()
+    names = plain.exits(which[:1], month[:1], [np.array([-1])]).names
+    free = [j for j, name in enumerate(names) if np.ptp(x[:, j]) > 0]
+    fit = cox(episodes(b, ends, start=a), x[:, free], [names[j] for j in free], ties="breslow")
+    own = made.hazards.names[0]
+    mine = np.array([made.hazards.theta[0][own.index(name)] for name in fit.names])
+    assert (np.abs(mine - fit.coefficients) < 0.35 * fit.std_error).all()
 
 
 def test_subgroups_come_from_one_model(loaded):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from evalkit.design import Design
-from evalkit.duration.answers import ANY, Answers, Versus, answers
+from evalkit.duration.answers import ANY, Answers, Versus, answers, supported
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories, Timing
@@ -40,7 +40,8 @@ class Settings(Frozen):
 
     ``model``: ``cloglog`` (months, by default), ``piecewise`` (constant within a stretch, moments taken as known),
     ``logit``, or ``mixture`` (timing of events: hidden differences between people in leaving and in starting).
-    ``duration``, ``start_duration``: months on benefit at which a step of the exit rate, or of the start rate, begins.
+    ``duration``, ``start_duration``: months on benefit at which a step of the exit rate, or of the start rate, begins;
+    ``monthly``: in every month, which is Cox's model in months.
     ``calendar``: steps by calendar year, by quarter (season), or none. ``phases``: the effect is cut at the planned end
     (default), the registered end, or by time since the start only; ``bounds``: months after that at which the next
     phase begins. ``effect_by``: covariates by which the effect differs. ``others``: further instruments whose starts
@@ -50,7 +51,7 @@ class Settings(Frozen):
     """
 
     model: Model = "cloglog"
-    duration: tuple[Step, ...] = STEPS
+    duration: tuple[Step, ...] | Literal["monthly"] = STEPS
     start_duration: tuple[Step, ...] | None = None
     calendar: Literal["none", "year", "quarter"] = "year"
     phases: Literal["planned", "realised", "start"] = "planned"
@@ -250,7 +251,10 @@ def varying(x: Terms) -> Terms:
 def fitted(known: Known, settings: Settings, by: tuple[str, ...] = (), spells: Spells | None = None) -> Made:
     """The model of the settings; ``by``: further covariates by which the effect differs."""
     spells = known.spells if spells is None else spells
-    timeline = Timeline(settings.duration, settings.calendar, (*settings.effect_by, *by), settings.start_duration)
+    steps, start = settings.duration, settings.start_duration
+    if steps == "monthly":
+        steps, start = tuple(range(1, supported(spells)[0])), STEPS if start is None else start
+    timeline = Timeline(steps, settings.calendar, (*settings.effect_by, *by), start)
     layout = Layout(spells, timeline)
     timing: Timing = settings.timing if settings.model == "mixture" else "exact"
     if settings.model in ("cloglog", "logit"):

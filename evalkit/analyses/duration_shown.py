@@ -68,7 +68,7 @@ def _notes(sample: Sample, settings: Settings, made: Made) -> Iterator[Note]:
     words = {
         "estimator": settings.model,
         "outcomes": list(made.spells.causes),
-        "steps": ", ".join(map(str, made.layout.timeline.duration)),
+        "steps": "1, 2, 3, …" if settings.duration == "monthly" else ", ".join(map(str, settings.duration)),
     }
     yield Note("duration_method", words)
     yield Note("duration_clock")
