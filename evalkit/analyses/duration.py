@@ -254,8 +254,10 @@ def fitted(known: Known, settings: Settings, by: tuple[str, ...] = (), spells: S
     steps, start = settings.duration, settings.start_duration
     if steps == "monthly":
         steps, start = tuple(range(1, supported(spells)[0])), STEPS if start is None else start
+    first = first_events(spells)
+    steps, start = begun(steps, max(first[:-1])), begun(steps if start is None else start, first[-1])
     timeline = Timeline(steps, settings.calendar, (*settings.effect_by, *by), start)
-    layout = Layout(spells, timeline)
+    layout = Layout(spells, timeline, _years(spells) if settings.calendar == "year" else None)
     timing: Timing = settings.timing if settings.model == "mixture" else "exact"
     if settings.model in ("cloglog", "logit"):
         timing = "grouped"
@@ -266,6 +268,26 @@ def fitted(known: Known, settings: Settings, by: tuple[str, ...] = (), spells: S
         return Made(spells, layout, histories, hazards, path)
     link: Link = "logit" if settings.model == "logit" else "hazard"
     return Made(spells, layout, histories, fit_hazards(histories, link))
+
+
+def first_events(spells: Spells) -> tuple[int, ...]:
+    """By destination the elapsed month of the first exit, and the last of the months of first starts."""
+    exits = tuple(int(spells.stop[spells.cause == j].min(initial=NEVER)) - 1 for j in range(len(spells.causes)))
+    starts = [int(month.min(initial=NEVER)) for month in spells.started]
+    return (*exits, max((month - 1 for month in starts if month < NEVER), default=0))
+
+
+def begun(steps: tuple[int, ...], first: int) -> tuple[int, ...]:
+    """Steps after the first event: the first step of a baseline is what the others are set against, so it needs one."""
+    return tuple(step for step in steps if step > first)
+
+
+def _years(spells: Spells) -> tuple[int, ...]:
+    """Calendar years with a step: from the first to the last in which people leave for every destination."""
+    year = (spells.begin + spells.stop - 1) // 12
+    ends = [year[spells.cause == j] for j in range(len(spells.causes))]
+    first, last = max(int(own.min()) for own in ends), min(int(own.max()) for own in ends)
+    return tuple(range(first, max(first, last) + 1))
 
 
 def identification(settings: Settings) -> str:

@@ -14,21 +14,29 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.histories import Histories
 from evalkit.duration.likelihood import bends, stretches
 from evalkit.duration.newton import dependent, solve
 from evalkit.effects import Array, Influence
-from evalkit.errors import DesignError, Fault, UsageError
+from evalkit.errors import DataError, DesignError, Fault, UsageError
+
+Numbers = NDArray[np.int64]
 
 HELD = -30.0
 """A level of a factor in which nobody has the event has this coefficient: no event, and no error."""
-FAR = 27.0
-"""A coefficient beyond this says that the likelihood has no maximum."""
 MOST = 60
+SMALLEST = 1e-7
 GAIN = 1e-12
 """Newton stops when a step would raise the log-likelihood by less than this part of it."""
+WEAK = 1e-5
+"""A direction that keeps less than this part of the information it had with rates of everybody alike is looked at."""
+CERTAIN = 100.0
+"""A hazard of a month beyond which an event is certain to the last digit."""
+BEYOND, LOSS = 3.0, 1e-4
+"""There is no maximum when the log-likelihood loses less than LOSS so far on (in the largest linear predictor)."""
 
 
 def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
@@ -43,40 +51,68 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     -------
     Hazards, with the covariance of the inverse observed information, and influence by cluster. A level of a factor in
     which nobody has the event is held at no events, one in which nobody is at risk at zero; they are not ``free``.
+    Nor is a number that varies in such levels only; it is held at zero.
 
     Raises
     ------
     UsageError
         ``duration.hazards_link`` for a logit in exact time.
+    DataError
+        ``duration.hazards_not_finite`` for numbers of a design that are empty or infinite.
     DesignError
         ``duration.hazards_no_events`` for a risk that nobody has, ``duration.hazards_collinear`` with a column that
-        follows from others, ``duration.hazards_separated`` with a column for which the likelihood has no maximum,
+        follows from others, ``duration.hazards_separated`` with columns for which the likelihood has no maximum
+        (and ``duration.hazards_reference`` when that is because nobody in the reference levels has the event),
         ``duration.hazards_not_converged``.
     """
     if link == "logit" and histories.timing == "exact":
         raise UsageError(Fault("duration.hazards_link", {}))
     problem = _Problem(histories, link)
+    problem.check_numbers()
     theta = problem.first
-    value, gradient, information = problem.at(theta)
-    problem.check_rank(information)
-    for steps in range(1, MOST + 1):  # noqa: B007  (told in the result)
-        move = solve(information, gradient)
-        size = 1.0
-        while True:
-            tried = theta + size * move
-            new = problem.value(tried)
-            if new >= value - 1e-13 * abs(value) or size < 1e-6:
-                break
-            size /= 2
-        theta = tried
+    value, gradient, alike = problem.at(theta)
+    problem.check_rank(alike)
+    information = alike
+    for steps in range(1, MOST + 1):
+        move = _uphill(information, gradient)
         gain = float(gradient @ move)
+        size = 1.0
+        while problem.value(theta + size * move) < value - 1e-13 * abs(value) and size > SMALLEST:
+            size /= 2
+        if size <= SMALLEST:
+            break
+        theta = theta + size * move
         value, gradient, information = problem.at(theta)
         if gain < GAIN * max(1.0, abs(value)):
-            break
-        problem.check_far(theta)
-    else:
-        raise DesignError(Fault("duration.hazards_not_converged", {"steps": MOST}))
-    return problem.result(theta, value, gradient, information, steps)
+            problem.check_maximum(theta, value, information, alike)
+            return problem.result(theta, value, gradient, information, steps)
+    problem.check_maximum(theta, value, information, alike)
+    raise DesignError(Fault("duration.hazards_not_converged", {"steps": steps}))
+
+
+def _uphill(information: Array, gradient: Array) -> Array:
+    """Newton's step; where the information is not positive, one that climbs all the same."""
+    move = solve(information, gradient)
+    if gradient @ move >= 0:
+        return move
+    scale = 1 / np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+    roots, vectors = np.linalg.eigh(information * np.outer(scale, scale))
+    roots = np.maximum(np.abs(roots), 1e-8 * np.abs(roots).max())
+    return np.asarray(scale * (vectors @ ((vectors.T @ (scale * gradient)) / roots)))
+
+
+def _shares(order: Numbers, link: Link, a: Array, c: Array, part: Array) -> tuple[Array, Array]:
+    """``c`` and ``h`` of :func:`bends` in grouped time; with hazards so high that the event is certain, of shares."""
+    c, part = c.copy(), part.copy()
+    for each in np.unique(order):
+        own = np.flatnonzero(order == each)
+        total = part[:, own].sum(axis=1)
+        far = np.flatnonzero((total > CERTAIN) & ((c[:, own[0]] != 0) | (link == "logit")))
+        at = np.ix_(far, own)
+        whole = total[far]
+        scale = a[at].sum(axis=1) * whole / (1 + whole) if link == "logit" else np.ones(len(far))
+        c[at], part[at] = scale[:, None], part[at] / whole[:, None]
+    return c, part
 
 
 @dataclass(frozen=True)
@@ -134,9 +170,21 @@ class _Problem:
             out[self.offsets[k] : self.offsets[k + 1]] = here == 0
         return out & self.held
 
-    @property
+    @cached_property
+    def idle(self) -> NDArray[np.bool_]:
+        """(P,) numbers that are zero wherever the event can happen: their coefficient is left at zero."""
+        out = np.zeros(self.size, bool)
+        for k, design in enumerate(self.rows.designs):
+            own = out[self.offsets[k] : self.offsets[k + 1]]
+            own[design.at] = True
+            can = self.rows.at_risk[:, k] & ~self._never[:, k]
+            for column, values in zip(design.at, design.numbers.T, strict=True):
+                own[column] &= not (can & (values != 0)).any()
+        return out
+
+    @cached_property
     def free(self) -> NDArray[np.bool_]:
-        return ~self.held
+        return ~(self.held | self.idle)
 
     @cached_property
     def first(self) -> Array:
@@ -181,6 +229,8 @@ class _Problem:
         h, eta, last = self.rows, self.eta(theta), self.offsets[-1]
         value, score = stretches(h, eta, self.link)
         a, c, part = bends(h, eta, self.link)
+        if h.timing == "grouped":
+            c, part = _shares(h.order, self.link, a, c, part)
         score = np.where(h.at_risk, score, 0.0) * self.weight[:, None]
         gradient, information = np.zeros(self.size), np.zeros((self.size, self.size))
         for k, design in enumerate(h.designs):
@@ -222,11 +272,51 @@ class _Problem:
         if bad:
             raise DesignError([Fault("duration.hazards_collinear", {"column": self.names[j]}) for j in bad])
 
-    def check_far(self, theta: Array) -> None:
-        """Whether a coefficient runs away."""
-        far = np.flatnonzero((np.abs(theta) > FAR) & self.free)
-        if len(far):
-            raise DesignError([Fault("duration.hazards_separated", {"column": self.names[j]}) for j in far])
+    def check_numbers(self) -> None:
+        """Whether the numbers of the designs are numbers where they are read."""
+        bad = []
+        for k, design in enumerate(self.rows.designs):
+            odd = ~np.isfinite(design.numbers) & self.rows.at_risk[:, k, None]
+            bad += [self.names[self.offsets[k] + design.at[j]] for j in np.flatnonzero(odd.any(axis=0))]
+        if bad:
+            raise DataError([Fault("duration.hazards_not_finite", {"column": name}) for name in dict.fromkeys(bad)])
+
+    @cached_property
+    def spread(self) -> Array:
+        """(P,) largest value of each column among those at risk."""
+        out = np.ones(self.size)
+        for k, design in enumerate(self.rows.designs):
+            for column, values in zip(design.at, design.numbers[self.rows.at_risk[:, k]].T, strict=True):
+                out[self.offsets[k] + column] = np.abs(values).max(initial=0.0)
+        return out
+
+    def check_maximum(self, theta: Array, value: float, information: Array, alike: Array) -> None:
+        """Whether the likelihood falls on both sides in the directions in which hardly any information is left.
+
+        Where it has no maximum, Newton's steps stop far out because nothing more is gained, not because it falls.
+        """
+        scale = 1 / np.sqrt(np.diag(alike))
+        roots, vectors = linalg.eigh(information * np.outer(scale, scale), alike * np.outer(scale, scale))
+        for vector in vectors[:, roots < WEAK].T:
+            move = np.where(self.free, scale * vector, 0.0)
+            eta = np.where(self.rows.at_risk, self.eta(theta + move) - self.eta(theta), 0.0)
+            move /= max(np.abs(eta).max(), 1e-300)
+            for side in (1.0, -1.0):
+                if self.value(theta + side * BEYOND * move) > value - LOSS:
+                    self._no_maximum(np.flatnonzero(np.abs(move) * self.spread > 0.3))
+
+    def _no_maximum(self, columns: Numbers) -> None:
+        names, last = self.names, self.offsets[-1]
+        bare = [j for j in columns.tolist() if j >= last]
+        own = [j for j in columns.tolist() if j < last] or bare
+        faults = [Fault("duration.hazards_separated", {"column": names[j]}) for j in own]
+        for j in bare:
+            k, risk = j - last, self.rows.risks[j - last]
+            own = [c - self.offsets[k] for c in columns.tolist() if self.offsets[k] <= c < self.offsets[k + 1]]
+            if own and not np.isin(own, self.rows.designs[k].at).any():
+                marked = ", ".join(self.rows.designs[k].names[c] for c in own)
+                faults.append(Fault("duration.hazards_reference", {"risk": risk, "columns": marked}))
+        raise DesignError(faults)
 
     def result(self, theta: Array, value: float, gradient: Array, information: Array, steps: int) -> Hazards:
         """The fitted model with its errors."""
