@@ -36,6 +36,9 @@ DOCUMENTS = {
     "suppressed": suppressed_document,
     "experiment": experiment_document,
 }
+words_only = pytest.mark.usefixtures("figures_once")
+"""For tests that change a document and read its words; all others draw every figure."""
+
 VOID = {"meta", "img", "link", "br", "hr", "input"}
 
 
@@ -252,6 +255,7 @@ def test_english_answer() -> None:
     assert "The difference is +6.9 percentage points (margin of uncertainty: +3.9 to +9.9)." in text
 
 
+@words_only
 def test_open_sets_are_worded() -> None:
     assert "vanaf maand 17; mogelijk later dan maand 36 of nooit" in words("example")
     document = example_document()
@@ -271,6 +275,7 @@ def test_cumulated_event_is_never_months_in_work() -> None:
     assert "maanden in work" not in text and "months in work" not in words("example", "en").split("Notes on")[0]
 
 
+@words_only
 def test_lock_in_only_in_the_estimate() -> None:
     document = example_document()
     document["profiles"][0]["lock_in"] = {"exists": True, "established": False}
@@ -278,6 +283,7 @@ def test_lock_in_only_in_the_estimate() -> None:
     assert "lijken deelnemers achter te lopen" in text and "Die achterstand kan ook toeval zijn." in text
 
 
+@words_only
 def test_no_lock_in() -> None:
     document = example_document()
     first = document["profiles"][0]
@@ -289,6 +295,7 @@ def test_no_lock_in() -> None:
     assert "geen achterstand in de schatting" in text
 
 
+@words_only
 def test_band_that_holds_zero_is_not_certain() -> None:
     document = example_document()
     document["profiles"][0]["months"][-1].update(band_low=-0.004, ci_low=0.01)
@@ -297,6 +304,7 @@ def test_band_that_holds_zero_is_not_certain() -> None:
     assert "ook helemaal geen verschil past bij deze cijfers" in text
 
 
+@words_only
 def test_unfavourable_outcome_where_less_is_better() -> None:
     document = example_document()
     primary, other = document["profiles"][0], document["profiles"][4]
@@ -316,6 +324,7 @@ def test_withheld_says_why_and_what_next() -> None:
     assert "Eerst achterstand, later winst?" not in text
 
 
+@words_only
 def test_withheld_without_a_failed_gate_is_a_look_at_the_design() -> None:
     document = withheld_document()
     for gate in document["gates"]:
@@ -329,6 +338,7 @@ def test_shown_anyway_prints_the_reason() -> None:
     assert "De gemeenteraad wil de cijfers zien" in text and "Neem geen besluit op grond van dit cijfer alleen." in text
 
 
+@words_only
 def test_suppressed_cells() -> None:
     text = words("suppressed")
     assert "<10 mensen" in text and "niet getoond: te weinig mensen" in text
@@ -343,6 +353,7 @@ def test_suppressed_cells() -> None:
     assert "niet getoond (te kleine aantallen)" in Page(render(document, "nl")).text
 
 
+@words_only
 def test_everything_suppressed() -> None:
     document = suppressed_document()
     for profile in document["profiles"]:
@@ -360,6 +371,7 @@ def test_experiment_with_one_period() -> None:
     assert html("experiment").count("<img") == 1
 
 
+@words_only
 def test_labels_fall_back_to_the_name() -> None:
     document = example_document()
     document["study"]["protocol"]["labels"] = {}
@@ -367,6 +379,7 @@ def test_labels_fall_back_to_the_name() -> None:
     assert "‘left to work’" in text and "Sex" in text and "vrouw" in text
 
 
+@words_only
 def test_unknown_codes_stand_as_they_are() -> None:
     document = example_document()
     document["findings"].append(finding("brand_new", "warn", None, None))
@@ -381,6 +394,7 @@ def test_unknown_codes_stand_as_they_are() -> None:
     assert all(word in text for word in ("brand_new", "new_note", "New reason", "new check"))
 
 
+@words_only
 def test_subgroup_differences() -> None:
     text = words("example")
     assert (
@@ -393,6 +407,7 @@ def test_subgroup_differences() -> None:
     assert "ja, de groepen verschillen in minstens één maand" in Page(render(document, "nl")).text
 
 
+@words_only
 def test_two_analyses_stand_side_by_side() -> None:
     document = example_document()
     extra: list[dict[str, Any]] = copy.deepcopy(document["profiles"][:1])

@@ -23,7 +23,7 @@ from evalkit.report import figures, people, render
 from evalkit.report.sections import sections
 from evalkit.report.view import View
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("figures_once")]
 
 
 def text(document: dict[str, Any], lang: str = "nl") -> str:

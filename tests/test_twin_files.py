@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import twin_example as example
+from command import process, within
 
 from evalkit import register, simulate
 from evalkit import study as studies
@@ -264,25 +262,20 @@ def test_edited_keeps_comments() -> None:
 # -- the command ----------------------------------------------------------------------------------------------------
 
 
-def call(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "evalkit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"EVALKIT_LANG": "en"})
-
-
 @pytest.mark.slow
 def test_the_command_from_study_to_results(own: Study, tmp_path: Path) -> None:
     wanted = ("--persons", 2500, "--effect", "0.5,1.5,4")
-    done = call("simulate", "--like", own.path.parent, "--out", tmp_path / "twin", *wanted)
+    done = process("simulate", "--like", own.path.parent, "--out", tmp_path / "twin", *wanted)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(tmp_path / "twin" / "study.toml")
     assert "note" in done.stderr and "wages" in done.stderr and "privacy officer" in done.stderr
     twin = tmp_path / "twin"
-    again = call("simulate", tmp_path / "again", "--like", twin, "--from", twin, *wanted, "-q")
+    again = within("simulate", tmp_path / "again", "--like", twin, "--from", twin, *wanted, "-q")
     assert again.returncode == 0 and again.stderr == ""
     for name in example.FILES.values():  # aggregates and study file are enough, without the register
         one, two = (tmp_path / folder / "gegevens" / name for folder in ("twin", "again"))
         assert one.read_bytes() == two.read_bytes()
-    checked = call("check", tmp_path / "twin", "-q")
+    checked = within("check", tmp_path / "twin", "-q")
     assert checked.returncode in (0, 4), checked.stderr
     true = json.loads((tmp_path / "twin" / "gegevens" / "truth.json").read_text("utf-8"))
     assert set(true) == {"left_to_work", "left", "education", "no_work", "in_job", "on_benefit"}
@@ -301,9 +294,9 @@ def test_the_command_from_study_to_results(own: Study, tmp_path: Path) -> None:
         (["simulate", "a", "--like", "nowhere"], "study.file_missing", 2),
     ],
 )
-def test_wrong_commands(arguments: list[str], code: str, exit_code: int, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "evalkit", *arguments], capture_output=True, text=True, cwd=tmp_path,
-        env=os.environ | {"EVALKIT_LANG": "nl"},
-    )  # fmt: skip
+def test_wrong_commands(
+    arguments: list[str], code: str, exit_code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = within(*arguments, EVALKIT_LANG="nl")
     assert done.returncode == exit_code and code in done.stderr and not list(tmp_path.iterdir())

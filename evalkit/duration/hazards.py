@@ -33,9 +33,11 @@ GAIN = 1e-12
 """Newton stops when a step would raise the log-likelihood by less than this part of it."""
 WEAK = 1e-5
 """A direction that keeps less than this part of the information it had with rates of everybody alike is looked at."""
+RUNAWAY = 300.0
+"""No hazard is as high as exp(RUNAWAY)."""
 CERTAIN = 100.0
 """A hazard of a month beyond which an event is certain to the last digit."""
-BEYOND, LOSS = 3.0, 1e-4
+BEYOND, LOSS = 30.0, 1e-4
 """There is no maximum when the log-likelihood loses less than LOSS so far on (in the largest linear predictor)."""
 
 
@@ -74,7 +76,7 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     problem.check_rank(alike)
     information = alike
     for steps in range(1, MOST + 1):
-        move = _uphill(information, gradient)
+        move = uphill(information, gradient)
         gain = float(gradient @ move)
         size = 1.0
         while problem.value(theta + size * move) < value - 1e-13 * abs(value) and size > SMALLEST:
@@ -87,10 +89,11 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
             problem.check_maximum(theta, value, information, alike)
             return problem.result(theta, value, gradient, information, steps)
     problem.check_maximum(theta, value, information, alike)
+    problem.check_climbing(theta, value)
     raise DesignError(Fault("duration.hazards_not_converged", {"steps": steps}))
 
 
-def _uphill(information: Array, gradient: Array) -> Array:
+def uphill(information: Array, gradient: Array) -> Array:
     """Newton's step; where the information is not positive, one that climbs all the same."""
     move = solve(information, gradient)
     if gradient @ move >= 0:
@@ -228,7 +231,8 @@ class _Problem:
         """Log-likelihood, its gradient and minus its second derivative, in the free parameters."""
         h, eta, last = self.rows, self.eta(theta), self.offsets[-1]
         value, score = stretches(h, eta, self.link)
-        a, c, part = bends(h, eta, self.link)
+        with np.errstate(over="ignore"):
+            a, c, part = bends(h, eta, self.link)
         if h.timing == "grouped":
             c, part = _shares(h.order, self.link, a, c, part)
         score = np.where(h.at_risk, score, 0.0) * self.weight[:, None]
@@ -304,6 +308,14 @@ class _Problem:
             for side in (1.0, -1.0):
                 if self.value(theta + side * BEYOND * move) > value - LOSS:
                     self._no_maximum(np.flatnonzero(np.abs(move) * self.spread > 0.3))
+
+    def check_climbing(self, theta: Array, value: float) -> None:
+        """Whether the steps ran into numbers that are too large to be held while the likelihood still rose."""
+        move = theta - self.first
+        highest = np.where(self.rows.at_risk, self.eta(theta), -np.inf).max()
+        if highest > RUNAWAY and self.value(theta - 0.05 * move) < value:
+            size = np.abs(move) * self.spread
+            self._no_maximum(np.flatnonzero(size > 0.3 * size.max()))
 
     def _no_maximum(self, columns: Numbers) -> None:
         names, last = self.names, self.offsets[-1]

@@ -337,11 +337,13 @@ class Layout:
 
     def base(self, spell: Numbers, month: Numbers, *, start: bool = False) -> Terms:
         """Design without instruments: covariates, elapsed month, calendar; of exits, or of a start."""
+        return joined(*self._base(spell, month, start))
+
+    def _base(self, spell: Numbers, month: Numbers, start: bool) -> list[Terms]:
         line = self.timeline
         bounds = line.start_duration if start and line.start_duration is not None else line.duration
-        parts = [self.spells.x.take(spell)]
-        parts.append(factor(np.searchsorted(bounds, month, side="right"), bands(bounds)))
-        return joined(*parts, *self.calendar(self.spells.begin[spell] + month))
+        steps = factor(np.searchsorted(bounds, month, side="right"), bands(bounds))
+        return [self.spells.x.take(spell), steps, *self.calendar(self.spells.begin[spell] + month)]
 
     def calendar(self, when: Numbers) -> list[Terms]:
         """Columns of the calendar month ``when``; a year without a column is like the nearest that has one."""
@@ -372,7 +374,7 @@ class Layout:
         """Design of every exit: base, all instruments, pairs of them, repeated events; ``since`` by instrument."""
         own = [self.effect(number, spell, months) for number, months in enumerate(since)]
         again = [self._repeated(each, spell, month) for each in self.spells.repeated]
-        return joined(self.base(spell, month), *own, *self._together(since), *again)
+        return joined(*self._base(spell, month, False), *own, *self._together(since), *again)
 
     def starts(self, number: int, spell: Numbers, month: Numbers, since: Sequence[Numbers]) -> Terms:
         """Design of the start of an instrument: base, and the instruments that started before it.
@@ -382,7 +384,8 @@ class Layout:
         needs = self.needs(number)
         others = [self.effect(j, spell, each, always=j in needs) for j, each in enumerate(since) if j != number]
         again = [self._repeated(each, spell, month) for each in self.spells.repeated if each.starts]
-        return joined(self.base(spell, month, start=True), *others, *self._together(since, {number, *needs}), *again)
+        beside = self._together(since, {number, *needs})
+        return joined(*self._base(spell, month, True), *others, *beside, *again)
 
     def needs(self, number: int) -> tuple[int, ...]:
         """Numbers of the instruments without which one cannot start, those that they need included."""
