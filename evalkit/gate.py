@@ -23,7 +23,8 @@ _DOUBTS = (
     "e_value", "robustness", "benchmarks", "rosenbaum", "rosenbaum_barely", "rosenbaum_none", "rosenbaum_not_pairs",
     "rosenbaum_no_difference", "simulated_confounder", "simulated_none", "did_tested", "did_test", "did_honest",
     "did_breakdown", "did_breakdown_none", "did_breakdown_any", "did_totals", "did_groups", "did_bacon",
-    "did_leave_out", "did_leave_out_sign", "did_rings", "did_power",
+    "did_leave_out", "did_leave_out_sign", "did_rings", "did_power", "duration_effects", "duration_points",
+    "duration_model", "duration_hidden", "duration_effect_moves",
 )  # fmt: skip
 """Exhibits and findings that are reckoned from the estimate that leads: it can be read from them."""
 _CONTROLS = ("negative_control", "negative_control_amount")

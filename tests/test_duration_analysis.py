@@ -203,6 +203,15 @@ def test_document_and_report(found):
         assert words in dutch
 
 
+def test_a_blind_run_tells_no_multiple_of_a_rate(loaded):
+    document = run_study(loaded[0], blind=True).results.document
+    assert all(month["estimate"] is None for p in document["profiles"] for month in p["months"])
+    shown = {e["id"] for e in document["exhibits"] if e["type"] != "note"}
+    assert not shown & {"duration_effects", "duration_points", "duration_model"}
+    assert {"duration_exits", "duration_rate"} <= shown
+    assert not {"duration_hidden", "duration_effect_moves"} & {f["code"] for f in document["findings"]}
+
+
 def test_small_numbers_do_not_leave(found):
     document = json.loads(json.dumps(found.document))
     table = next(e for e in document["exhibits"] if e["id"] == "duration_effects")
