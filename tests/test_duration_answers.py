@@ -235,3 +235,13 @@ def test_likelihood_of_stretches(timing, link):
 def test_starts_that_are_not_seen_do_not_count():
     spells = example.spells(50)
     assert ((spells.started[0] < spells.stop) | (spells.started[0] == NEVER) | (spells.cause < 0)).all()
+
+
+def test_stock_with_hidden_groups_whose_earlier_spell_takes_no_part():
+    """A spell under way in which an instrument had started is not among the histories; the starter still is."""
+    spells = example.spells(300, two=True, repeat=0.4)
+    entry = np.where(np.arange(300) % 2 == 0, np.minimum(4, spells.stop - 1), 0)
+    layout = Layout(replace(spells, entry=entry), replace(example.LINE, calendar="none"))
+    fit = example.hazards(layout, 2)
+    found = answers(layout, fit, horizon=6)
+    assert found.persons > 10 and np.isfinite(found.of["any"].std_error).all()

@@ -19,7 +19,7 @@ from evalkit.duration.histories import Histories
 from evalkit.duration.likelihood import stretches
 from evalkit.duration.spells import Layout
 from evalkit.duration.terms import Terms, dense, factor, interacted, joined
-from evalkit.errors import DesignError, UsageError
+from evalkit.errors import DataError, DesignError, UsageError
 
 FACTS = json.loads((Path(__file__).parent / "reference" / "duration_regression.json").read_text("utf-8"))["recid"]
 COVARIATES = ["workprg", "priors", "tserved", "felon", "alcohol", "drugs", "black", "married", "educ", "age"]
@@ -232,6 +232,86 @@ def test_what_cannot_be_fitted():
     assert caught.value.faults[0].code in ("duration.hazards_separated", "duration.hazards_not_converged")
     with pytest.raises(UsageError):
         fit_hazards(single(np.ones(n), event, dense(x, ["a", "b"]), person, "exact"), "logit")
+
+
+@pytest.mark.parametrize(("timing", "link"), [("exact", "hazard"), ("grouped", "hazard"), ("grouped", "logit")])
+def test_no_maximum_is_named_and_few_events_are_enough(timing, link):
+    rng = np.random.default_rng(1)
+    n = 1500
+    level, x, chance = rng.integers(0, 3, n), rng.normal(size=n), rng.random(n) < 0.3
+    third = (level == 2)[:, None]
+
+    def fit(event, design):
+        return fit_hazards(single(np.ones(n), event, design, np.arange(n), timing), link)
+
+    def faults(event, design):
+        with pytest.raises(DesignError) as caught:
+            fit(event, design)
+        return {fault.code: fault.params for fault in caught.value.faults}
+
+    separated, reference = "duration.hazards_separated", "duration.hazards_reference"
+    for scale in (1.0, 1e-3, 1e3):
+        never = faults(chance & (level != 2), dense(np.column_stack([x, scale * third]), ["x", "third"]))
+        assert never == {separated: {"column": "exit:third"}}
+    found = faults(chance & (level == 1), factor(level, ["a", "b", "c"]))
+    assert found == {separated: {"column": "exit:b"}, reference: {"risk": "exit", "columns": "b"}}
+    assert faults(chance & (level > 0), factor(level, ["a", "b", "c"]))[reference]["columns"] == "b, c"
+    if timing == "grouped":
+        for edge in (0, 1, -2, -9):
+            assert separated in faults(x > edge, dense(np.column_stack([x, level]), ["x", "level"]))
+        assert faults(chance | (level == 2), dense(third, ["third"])) == {separated: {"column": "exit:third"}}
+    one = chance & (level != 2)
+    one[np.flatnonzero(level == 2)[0]] = True
+    assert fit(one, dense(third, ["third"])).gap < 1e-12
+
+
+def test_values_far_out_are_no_obstacle():
+    """Hazards so high that the event is certain: the information is the second derivative there as well."""
+    rng = np.random.default_rng(1)
+    n = 2000
+    x = 5 * rng.standard_t(2, size=n)
+    event = rng.random(n) < -np.expm1(-np.exp(np.minimum(-3 + 0.8 * x, 5)))
+    made = single(np.ones(n), event, dense(x[:, None], ["x"]), np.arange(n), "grouped")
+    fit = fit_hazards(made)
+    eta = made.designs[0].predict(fit.theta[0]) + fit.points[0, 0]
+    assert eta.max() > 40 and fit.gap < 1e-10
+    _, score = stretches(made, eta[:, None], "hazard")
+    h = np.where(eta < 4, np.exp(np.minimum(eta, 4)), 0.0)
+    t = np.where(h > 0, h, 1.0)
+    certain = np.where(h > 0, t / np.expm1(t) * (t * np.exp(t) / np.expm1(t) - 1), 0.0)
+    weight = np.where(event, certain, np.exp(np.minimum(eta, 30)))
+    design = np.column_stack([x, np.ones(n)])
+    assert fit.information == pytest.approx(np.linalg.inv((design.T * weight) @ design), rel=1e-6)
+    assert np.abs(score[:, 0] @ design).max() < 1e-6
+
+
+def test_a_number_that_varies_only_where_nobody_leaves_is_left_out():
+    rng = np.random.default_rng(1)
+    n = 900
+    level, age = rng.integers(0, 3, n), rng.normal(size=n)
+    event = (rng.random(n) < 0.3) & (level != 2)
+    design = joined(factor(level, list("abc")), interacted(dense(age[:, None], ["age"]), level, list("abc")))
+    fit = fit_hazards(single(np.ones(n), event, design, np.arange(n), "exact"))
+    at = fit.names[0].index("age x c")
+    assert fit.theta[0][at] == 0 and not fit.free[at] and fit.std_error[at] == 0
+    keep = level != 2
+    design = joined(
+        factor(level[keep], list("ab")), interacted(dense(age[keep, None], ["age"]), level[keep], list("ab"))
+    )
+    part = fit_hazards(single(np.ones(keep.sum()), event[keep], design, np.arange(keep.sum()), "exact"))
+    mine = [fit.theta[0][fit.names[0].index(name)] for name in part.names[0]]
+    assert mine == pytest.approx(part.theta[0], abs=1e-9)
+
+
+def test_numbers_that_are_none():
+    x = np.array([0.1, np.nan, 0.3, -0.2])
+    event = np.array([True, False, True, False])
+    made = single(np.ones(4), event, dense(x[:, None], ["x"]), np.arange(4), "exact")
+    with pytest.raises(DataError) as caught:
+        fit_hazards(made)
+    assert caught.value.faults[0].params["column"] == "exit:x"
+    out = replace(made, at_risk=np.array([[True], [False], [True], [True]]))
+    assert np.isfinite(fit_hazards(out).packed).all()
 
 
 def test_calibration_adds_up_and_finds_what_is_wrong():

@@ -129,7 +129,7 @@ def answers(
     own = starters(spells) if spell is None else np.asarray(spell, np.int64)
     chosen, longest = within(spells, own, horizon)
     model = _Model.of(layout, hazards, versus)
-    paths = _Paths.of(layout, model, chosen, horizon)
+    paths = _Paths.of(layout.as_known(spells.started[0]), model, chosen, horizon)
     weight, scores = _posterior(layout, hazards, chosen)
     size, exits = len(chosen), model.exits
     on, off = np.zeros((size, exits, horizon)), np.zeros((size, exits, horizon))
@@ -315,10 +315,10 @@ class _Paths:
         gradient[(place + np.array(columns)).ravel()] += room[first:]
 
 
-def _history(layout: Layout, chosen: Numbers) -> tuple[Spells, Numbers]:
+def _history(layout: Layout, chosen: Numbers) -> Spells:
     """What happened to each starter up to and through his start: his earlier spells, and this one until then.
 
-    Starters are the persons, in their order; also (m,) the number of the starter of each person that has a history.
+    Starters are the persons, in their order.
     """
     spells = layout.spells
     month = spells.started[0]
@@ -335,7 +335,7 @@ def _history(layout: Layout, chosen: Numbers) -> tuple[Spells, Numbers]:
         own, stop=stop[keep], cause=cause[keep], person=who[keep], causes=spells.causes,
         person_ids=np.arange(len(chosen)), cluster=np.arange(len(chosen)), cluster_ids=np.arange(len(chosen)),
     )  # fmt: skip
-    return cut, np.unique(who[keep])
+    return cut
 
 
 def _posterior(layout: Layout, hazards: Hazards, chosen: Numbers) -> tuple[Array, list[Array]]:
@@ -344,10 +344,12 @@ def _posterior(layout: Layout, hazards: Hazards, chosen: Numbers) -> tuple[Array
     size, count = len(chosen), len(shares)
     if count == 1:
         return np.ones((size, 1)), []
-    spells, who = _history(layout, chosen)
-    if not len(spells):
+    spells = _history(layout, chosen)
+    known = Layout(spells, layout.timeline, layout.years)
+    who = np.unique(spells.person[known.part()]) if len(spells) else np.zeros(0, np.int64)
+    if not len(who):
         return np.tile(shares, (size, 1)), [np.zeros((size, len(hazards.packed)))] * count
-    made = Layout(spells, layout.timeline, layout.years).histories("grouped", before=True)
+    made = known.histories("grouped", before=True)
     log_m = np.tile(np.log(shares), (size, 1))
     scores = []
     eta0 = np.column_stack([made.designs[k].predict(hazards.theta[k]) for k in range(len(layout.risks))])

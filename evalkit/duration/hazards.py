@@ -300,8 +300,11 @@ class _Problem:
         Where it has no maximum, Newton's steps stop far out because nothing more is gained, not because it falls.
         """
         scale = 1 / np.sqrt(np.diag(alike))
-        roots, vectors = linalg.eigh(information * np.outer(scale, scale), alike * np.outer(scale, scale))
-        for vector in vectors[:, roots < WEAK].T:
+        metric = alike * np.outer(scale, scale)
+        roots, vectors = linalg.eigh(information * np.outer(scale, scale), metric)
+        weak = vectors[:, roots < WEAK]
+        walked = weak @ (weak.T @ (metric @ ((theta - self.first) / scale)))
+        for vector in [walked, *weak.T] if weak.size else []:
             move = np.where(self.free, scale * vector, 0.0)
             eta = np.where(self.rows.at_risk, self.eta(theta + move) - self.eta(theta), 0.0)
             move /= max(np.abs(eta).max(), 1e-300)

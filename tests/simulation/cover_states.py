@@ -233,7 +233,7 @@ def main() -> None:
         lines += table(results, true, design)
         starters_seen = np.mean([each["n"] for each in results])
         print(f"{design}: {options.reps} municipalities, {starters_seen:.0f} starters, "
-              f"{time.perf_counter() - begin:.0f} s")  # fmt: skip
+              f"{time.perf_counter() - begin:.0f} s", flush=True)  # fmt: skip
     print("\n".join(lines))
     if options.out is not None:
         options.out.write_text("\n".join(lines) + "\n")
