@@ -23,7 +23,8 @@ from evalkit.duration.episodes import episodes
 
 NAMES = ["treated", *(f"x{j}" for j in range(1, 10))]
 R = """
-library(survival); d <- read.csv("{file}"); x <- paste(c({names}), collapse = " + ")
+library(survival); names <- c({names}); x <- paste(names[-(1:4)], collapse = " + ")
+d <- as.data.frame(matrix(readBin("{file}", "double", {rows} * length(names)), {rows}, dimnames = list(NULL, names)))
 run <- function(robust) {{
   f <- as.formula(paste("Surv(start, stop, event) ~", x))
   fit <- function() if (robust) coxph(f, d, cluster = person, ties = "{ties}") else coxph(f, d, ties = "{ties}")
@@ -85,10 +86,11 @@ def main() -> None:
             line("evalkit", len(frame), kind, ties, "robust", seconds, value, error)
             if shutil.which("Rscript") and ties == "efron":
                 with tempfile.TemporaryDirectory() as folder:
-                    file = Path(folder) / "rows.csv"
-                    frame.to_csv(file, index=False)
-                    names = ", ".join(f'"{name}"' for name in NAMES)
-                    text = R.format(file=file, names=names, ties=ties)
+                    file = Path(folder) / "rows.bin"
+                    columns = ["person", "start", "stop", "event", *NAMES]
+                    frame[columns].to_numpy(float).T.tofile(file)
+                    names = ", ".join(f'"{name}"' for name in columns)
+                    text = R.format(file=file, names=names, ties=ties, rows=len(frame))
                     out = subprocess.run(["Rscript", "-e", text], capture_output=True, text=True, check=True).stdout
                 for row in out.splitlines():
                     robust, took, value_r, error_r = row.split()
