@@ -209,6 +209,22 @@ def test_no_frailty_where_there_is_none(rossi):
     assert found.statistic < 2.7 and found.p_value > 0.05
 
 
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+def test_a_rare_column_with_which_nobody_leaves_has_no_coefficient(ties):
+    """The likelihood rises for ever, by less and less: steps that stop gaining are no maximum."""
+    rng = np.random.default_rng(4)
+    rare = (np.arange(200) < 8).astype(float)
+    event = (rng.random(200) < 0.6) & (rare == 0)
+    made = episodes(rng.exponential(size=200), event)
+    with pytest.raises(DesignError) as caught:
+        cox(made, np.column_stack([rng.normal(size=200), rare]), ["x", "rare"], ties=ties)
+    assert [f.params["column"] for f in caught.value.faults] == ["rare"]
+    assert caught.value.faults[0].code == "duration.cox_monotone"
+    few = np.where(np.arange(200) < 4, event | True, event)  # some with it leave: there is a maximum, far out or not
+    fit = cox(episodes(made.stop, few), np.column_stack([rng.normal(size=200), rare]), ["x", "rare"], ties=ties)
+    assert np.isfinite(fit.std_error).all() and fit.std_error.max() < 2
+
+
 def test_what_cannot_be_fitted(rossi):
     made, x = episodes(rossi.week, rossi.arrest), numbers(rossi, ["fin", "age"])
     with pytest.raises(DesignError) as caught:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from evalkit.duration.episodes import Episodes
-from evalkit.duration.newton import dependent, solve
+from evalkit.duration.newton import dependent, solve, unbounded
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
 from evalkit.kernels import partial as kernel
@@ -164,7 +164,7 @@ def cox(
     problem = _Problem(episodes, values, ties == "efron", offset)
     beta = np.zeros(values.shape[1])
     null, gradient, information = problem.at(beta)
-    value = null
+    value, alike = null, information
     if bad := dependent(information):
         raise DesignError([Fault("duration.cox_collinear", {"column": names[j]}) for j in bad])
     score_test = float(gradient @ solve(information, gradient)) if len(beta) else 0.0
@@ -183,6 +183,8 @@ def cox(
             break
     else:
         raise DesignError(Fault("duration.cox_not_converged", {"steps": MOST}))
+    if away := unbounded(problem.value, np.zeros(len(beta)), beta, alike, information, problem.reach, problem.spread):
+        raise DesignError([Fault("duration.cox_monotone", {"column": names[j]}) for j in away])
     inverse = solve(information, np.eye(len(beta))) if len(beta) else np.zeros((0, 0))
     residual, _ = problem.residuals(beta)
     by_cluster = np.zeros((len(episodes.cluster_ids), len(beta)))
@@ -329,6 +331,10 @@ class _Problem:
             "square": square, "own_square": own_square, "inverse": inverse,
         }  # fmt: skip
         return float(value), parts, bounds
+
+    def reach(self, move: Array) -> float:
+        """The largest change in a linear predictor."""
+        return float(np.abs(self.x @ move).max())
 
     def value(self, beta: Array) -> float:
         """Log partial likelihood."""

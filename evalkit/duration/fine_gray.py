@@ -20,8 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from evalkit.duration.episodes import Episodes, Numbers
-from evalkit.duration.newton import dependent, solve
-from evalkit.duration.parametric.maximum import unbounded
+from evalkit.duration.newton import dependent, solve, unbounded
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
 
@@ -254,7 +253,8 @@ def _newton(problem: _Problem, names: Sequence[str]) -> tuple[Array, float, floa
         if not np.isfinite(value):
             break
         if gain < GAIN * max(1.0, abs(value)):
-            if away := unbounded(problem.value, beta, information, alike, problem.x, problem.spread):
+            zero = np.zeros(len(beta))
+            if away := unbounded(problem.value, zero, beta, alike, information, problem.reach, problem.spread):
                 raise DesignError([Fault("duration.cox_monotone", {"column": names[j]}) for j in away])
             return beta, null, value, information, steps
     raise DesignError(Fault("duration.cox_not_converged", {"steps": MOST}))
@@ -450,6 +450,10 @@ class _Problem:
             mine = _tail(_times(values[self.first[s] : self.last[s] + 1], ahead))
             out[own] += _times(mine[self.leave[own] - self.first[s]], share)
         return np.asarray(out)
+
+    def reach(self, move: Array) -> float:
+        """The largest change in a linear predictor."""
+        return float(np.abs(self.x @ move).max())
 
     def value(self, beta: Array) -> float:
         """Log partial likelihood."""

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
-from evalkit.duration.hazards import fit_hazards, uphill
+from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories
-from evalkit.duration.newton import solve
+from evalkit.duration.newton import solve, uphill
 from evalkit.duration.terms import Terms
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import DesignError, Fault, UsageError

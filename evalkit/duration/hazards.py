@@ -14,12 +14,11 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.histories import Histories
 from evalkit.duration.likelihood import bends, stretches
-from evalkit.duration.newton import dependent, solve
+from evalkit.duration.newton import dependent, solve, unbounded, uphill
 from evalkit.effects import Array, Influence
 from evalkit.errors import DataError, DesignError, Fault, UsageError
 
@@ -31,14 +30,10 @@ MOST = 60
 SMALLEST = 1e-7
 GAIN = 1e-12
 """Newton stops when a step would raise the log-likelihood by less than this part of it."""
-WEAK = 1e-5
-"""A direction that keeps less than this part of the information it had with rates of everybody alike is looked at."""
 RUNAWAY = 300.0
 """No hazard is as high as exp(RUNAWAY)."""
 CERTAIN = 100.0
 """A hazard of a month beyond which an event is certain to the last digit."""
-BEYOND, LOSS = 30.0, 1e-4
-"""There is no maximum when the log-likelihood loses less than LOSS so far on (in the largest linear predictor)."""
 
 
 def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
@@ -86,22 +81,11 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
         theta = theta + size * move
         value, gradient, information = problem.at(theta)
         if gain < GAIN * max(1.0, abs(value)):
-            problem.check_maximum(theta, value, information, alike)
+            problem.check_maximum(theta, information, alike)
             return problem.result(theta, value, gradient, information, steps)
-    problem.check_maximum(theta, value, information, alike)
+    problem.check_maximum(theta, information, alike)
     problem.check_climbing(theta, value)
     raise DesignError(Fault("duration.hazards_not_converged", {"steps": steps}))
-
-
-def uphill(information: Array, gradient: Array) -> Array:
-    """Newton's step; where the information is not positive, one that climbs all the same."""
-    move = solve(information, gradient)
-    if gradient @ move >= 0:
-        return move
-    scale = 1 / np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
-    roots, vectors = np.linalg.eigh(information * np.outer(scale, scale))
-    roots = np.maximum(np.abs(roots), 1e-8 * np.abs(roots).max())
-    return np.asarray(scale * (vectors @ ((vectors.T @ (scale * gradient)) / roots)))
 
 
 def _shares(order: Numbers, link: Link, a: Array, c: Array, part: Array) -> tuple[Array, Array]:
@@ -294,23 +278,16 @@ class _Problem:
                 out[self.offsets[k] + column] = np.abs(values).max(initial=0.0)
         return out
 
-    def check_maximum(self, theta: Array, value: float, information: Array, alike: Array) -> None:
-        """Whether the likelihood falls on both sides in the directions in which hardly any information is left.
+    def check_maximum(self, theta: Array, information: Array, alike: Array) -> None:
+        """Whether the likelihood has a maximum where Newton's steps stopped."""
 
-        Where it has no maximum, Newton's steps stop far out because nothing more is gained, not because it falls.
-        """
-        scale = 1 / np.sqrt(np.diag(alike))
-        metric = alike * np.outer(scale, scale)
-        roots, vectors = linalg.eigh(information * np.outer(scale, scale), metric)
-        weak = vectors[:, roots < WEAK]
-        walked = weak @ (weak.T @ (metric @ ((theta - self.first) / scale)))
-        for vector in [walked, *weak.T] if weak.size else []:
-            move = np.where(self.free, scale * vector, 0.0)
-            eta = np.where(self.rows.at_risk, self.eta(theta + move) - self.eta(theta), 0.0)
-            move /= max(np.abs(eta).max(), 1e-300)
-            for side in (1.0, -1.0):
-                if self.value(theta + side * BEYOND * move) > value - LOSS:
-                    self._no_maximum(np.flatnonzero(np.abs(move) * self.spread > 0.3))
+        def reach(move: Array) -> float:
+            eta = self.eta(theta + np.where(self.free, move, 0.0)) - self.eta(theta)
+            return float(np.abs(np.where(self.rows.at_risk, eta, 0.0)).max())
+
+        spread = np.where(self.free, self.spread, 0.0)
+        if away := unbounded(self.value, self.first, theta, alike, information, reach, spread):
+            self._no_maximum(np.array(away))
 
     def check_climbing(self, theta: Array, value: float) -> None:
         """Whether the steps ran into numbers that are too large to be held while the likelihood still rose."""

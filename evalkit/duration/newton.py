@@ -1,6 +1,8 @@
-"""Linear algebra of likelihoods: Newton steps, and columns that follow from others."""
+"""Newton's method on likelihoods: steps, columns that follow from others, likelihoods without a maximum."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,10 @@ from evalkit.effects import Array
 
 DEPENDENT = 1e-9
 """A column whose part that does not follow from the others has less than this share of its information is dependent."""
+WEAK = 1e-5
+"""A direction that keeps less than this part of the information at the start is looked at."""
+BEYOND, LOSS = 30.0, 1e-4
+"""There is no maximum when the log-likelihood loses less than LOSS so far on (in the largest linear predictor)."""
 
 
 def solve(matrix: Array, right: Array) -> Array:
@@ -47,3 +53,53 @@ def dependent(information: Array, order: NDArray[np.integer] | None = None) -> l
         else:
             bad.append(int(j))
     return bad
+
+
+def uphill(information: Array, gradient: Array) -> Array:
+    """Newton's step; where the information is not positive, one that climbs all the same."""
+    move = solve(information, gradient)
+    if gradient @ move >= 0:
+        return move
+    scale = 1 / np.sqrt(np.maximum(np.abs(np.diag(information)), 1e-300))
+    roots, vectors = np.linalg.eigh(information * np.outer(scale, scale))
+    roots = np.maximum(np.abs(roots), 1e-8 * np.abs(roots).max())
+    return np.asarray(scale * (vectors @ ((vectors.T @ (scale * gradient)) / roots)))
+
+
+def unbounded(
+    value: Callable[[Array], float],
+    first: Array,
+    theta: Array,
+    alike: Array,
+    information: Array,
+    reach: Callable[[Array], float],
+    spread: Array,
+) -> list[int]:
+    """Parameters along which the log-likelihood does not fall on some side, none when it has a maximum.
+
+    Where it has none, Newton's steps stop far out because nothing more is gained, not because it falls. Looked at are
+    the directions in which hardly any information is left, and what the steps walked in them.
+
+    Parameters
+    ----------
+    first, theta: (P,) where the steps began and where they stopped. alike, information: (P, P) minus the second
+        derivative there. reach: the largest change in a linear predictor that a step (P,) makes. spread: (P,) by which
+        a parameter counts among those that move together.
+    """
+    if not len(theta):
+        return []
+    scale = 1 / np.sqrt(np.maximum(np.diag(alike), 1e-300))
+    metric = alike * np.outer(scale, scale)
+    roots, vectors = linalg.eigh(information * np.outer(scale, scale), metric)
+    weak = vectors[:, roots < WEAK]
+    if not weak.size:
+        return []
+    walked = weak @ (weak.T @ (metric @ ((theta - first) / scale)))
+    best = value(theta)
+    for vector in (walked, *weak.T):
+        move = scale * vector
+        move = move / max(reach(move), 1e-300)
+        if any(value(theta + side * BEYOND * move) > best - LOSS for side in (1.0, -1.0)):
+            size = np.abs(move) * spread
+            return [int(j) for j in np.flatnonzero(size > 0.3 * size.max())]
+    return []

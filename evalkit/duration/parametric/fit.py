@@ -14,9 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from evalkit.duration.episodes import Episodes, Numbers
-from evalkit.duration.newton import dependent, solve
+from evalkit.duration.newton import dependent, solve, unbounded
 from evalkit.duration.parametric.families import FAMILIES, Bent, Family, cumulated, log_hazard
-from evalkit.duration.parametric.maximum import unbounded
 from evalkit.duration.parametric.mixing import Mixed, at_zero, mixed
 from evalkit.duration.parametric.model import Frailty, Parametric
 from evalkit.effects import Array, Influence
@@ -307,7 +306,7 @@ def _newton(
 ) -> tuple[Array, int, Array]:
     """The maximum, steps, and the information at the start."""
     value, score, information = problem.at(theta)
-    begun = _positive(information) if alike is None else alike
+    begun, first = _positive(information) if alike is None else alike, theta
     for steps in range(1, MOST + 1):
         move, gain = _step(information, score.sum(axis=0))
         shared = isinstance(problem, _Groups)
@@ -327,7 +326,7 @@ def _newton(
             raise DesignError(Fault("duration.parametric_degenerate", {}))
         if gain < NEAR:
             roots = np.linalg.eigvalsh(information)
-            away = _away(problem, theta, information, begun) if isinstance(problem, _Rows) else []
+            away = _away(problem, first, theta, begun, information) if isinstance(problem, _Rows) else []
             if away:
                 raise DesignError([Fault("duration.parametric_no_maximum", {"column": labels[j]}) for j in away])
             if roots[0] > 0:
@@ -336,8 +335,11 @@ def _newton(
     raise DesignError(Fault("duration.cox_not_converged", {"steps": MOST}))
 
 
-def _away(problem: _Rows, theta: Array, information: Array, begun: Array) -> list[int]:
-    return unbounded(problem.value, theta, information, begun, problem.predictors, problem.spread)
+def _away(problem: _Rows, first: Array, theta: Array, begun: Array, information: Array) -> list[int]:
+    def reach(move: Array) -> float:
+        return float(np.abs(problem.predictors @ move).max())
+
+    return unbounded(problem.value, first, theta, begun, information, reach, problem.spread)
 
 
 def _step(information: Array, slope: Array) -> tuple[Array, float]:
