@@ -15,12 +15,12 @@ import pytest
 from scipy import optimize
 
 from evalkit.duration.answers import answers
+from evalkit.duration.hazard_tables import criteria
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories
 from evalkit.duration.likelihood import stretches
-from evalkit.duration.npmle import CLOSED, npmle
-from evalkit.duration.npmle import _Data as Data
-from evalkit.duration.npmle import _State as State
+from evalkit.duration.mixed import Mixed, State
+from evalkit.duration.npmle import CLOSED, _Slope, npmle
 from evalkit.duration.spells import Layout
 from evalkit.duration.terms import dense
 
@@ -51,7 +51,7 @@ def stock(request):
     layout = Layout(replace(spells, entry=entry), replace(example.LINE, calendar="none"))
     made = layout.histories(request.param)
     first = fit_hazards(made)
-    data = Data(made, first)
+    data = Mixed(made, first)
     state = State(
         np.concatenate(first.theta) + rng.normal(0, 0.1, first.offsets[-1]),
         first.points + rng.normal(0, 0.7, (3, len(made.risks))), rng.dirichlet(np.ones(3)),
@@ -62,7 +62,7 @@ def stock(request):
 def test_likelihood_is_that_of_its_definition(stock):
     data, state = stock
     theta = tuple(state.theta[a:b] for a, b in zip(data.offsets[:-1], data.offsets[1:], strict=True))
-    fit = replace(data.step(state).hazards, theta=theta, points=state.points, shares=state.shares)
+    fit = replace(data.fitted(state), theta=theta, points=state.points, shares=state.shares)
     assert data.h.before.any()
     assert data.value(state) == pytest.approx(written_out(data.h, fit).sum(), rel=1e-12)
 
@@ -82,11 +82,11 @@ def test_first_and_second_derivatives(stock):
 
 def test_directional_derivative_is_the_slope_of_the_likelihood(stock):
     data, state = stock
-    stats, log_p = data.stats(state.theta), np.log(state.shares)
     point = state.points.mean(axis=0)
-    log_l = np.log(np.exp(data.log_m(stats, state.points) + log_p).sum(axis=1))
-    log_b = np.log(np.exp(data.log_s(stats, state.points) + log_p).sum(axis=1))
-    slope = data._slope(stats, log_l, log_b, point[None])[0]
+    whole = _Slope.of(data.persons(state.theta), state)
+    slope = whole.at(point[None])[0]
+    every = whole.take(np.arange(len(data.count)))
+    assert every.at(point[None])[0] == pytest.approx(slope, rel=1e-12)
 
     def mixed(share):
         points = np.vstack([state.points, point])
@@ -99,7 +99,7 @@ def test_two_points_by_brute_force():
     town = example.Town(hidden=example.HIDDEN)
     made = Layout(town.draw(400, 2), town.line).histories()
     path = npmle(made, points=2)
-    fit = path.steps[1].hazards
+    fit = path.models[1]
 
     def negative(packed):
         return -written_out_fast(made, example.moved(fit, packed))
@@ -138,7 +138,7 @@ def path(durdata):
 
 def test_no_worse_than_the_published_program_at_any_number_of_points(path):
     facts = json.loads((REFERENCE / "duration_mixture.json").read_text("utf-8"))["by_points"]
-    mine = {len(step.hazards.shares): step.hazards.log_likelihood for step in path.steps}
+    mine = {len(model.shares): model.log_likelihood for model in path.models}
     for points, value in facts.items():
         if int(points) in mine:
             assert mine[int(points)] >= value - 1e-8 * abs(value) - 0.01 * (points == "7")
@@ -152,16 +152,16 @@ def test_the_maximum_has_its_certificate(path, durdata):
     assert (path.box[0] < path.last.points.min(axis=0) + 1e-9).all()
     assert path.last.gap < 1e-6
     again = npmle(durdata, points=4)
-    assert again.steps[2].hazards.packed.tobytes() == npmle(durdata, points=4).steps[2].hazards.packed.tobytes()
+    assert again.models[2].packed.tobytes() == npmle(durdata, points=4).models[2].packed.tobytes()
 
 
 def test_criteria_and_what_is_at_the_edge(path):
     best = path.best("aic")
     assert len(best.shares) == 7 and path.best("bic").parameters <= path.best("hq").parameters <= best.parameters
-    step = path.steps[6]
+    judged = criteria(path.models[6])
     k = best.parameters
-    assert step.aic == pytest.approx(2 * k - 2 * best.log_likelihood)
-    assert step.bic == pytest.approx(k * np.log(5000) - 2 * best.log_likelihood)
+    assert judged.aic == pytest.approx(2 * k - 2 * best.log_likelihood)
+    assert judged.bic == pytest.approx(k * np.log(5000) - 2 * best.log_likelihood)
     last = path.last
     at_box = (last.points <= path.box[0] + 1e-9) | (last.points >= path.box[1] - 1e-9)
     held = ~last.free[last.offsets[-1] : last.offsets[-1] + last.points.size].reshape(last.points.shape)
@@ -177,8 +177,8 @@ def test_stock_needs_the_time_before():
     keep = (spells.stop > entry) & ~((spells.started[0] <= entry) & (entry > 0))
     stock = replace(spells.take(keep), entry=entry[keep])
     layout = Layout(stock, town.line)
-    right = npmle(layout.histories(), points=2).steps[1].hazards
-    wrong = npmle(layout.histories(before=False), points=2).steps[1].hazards
+    right = npmle(layout.histories(), points=2).models[1]
+    wrong = npmle(layout.histories(before=False), points=2).models[1]
     phase = right.names[0].index("training after 0+")
     assert right.theta[0][phase] == pytest.approx(town.later, abs=4 * right.std_error[phase])
     assert wrong.theta[0][phase] - town.later > 4 * wrong.std_error[phase]

@@ -16,12 +16,12 @@ from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.hazards import fit_hazards
 from evalkit.duration.histories import Histories, Timing
 from evalkit.duration.npmle import Path, npmle
-from evalkit.duration.spells import NEVER, Instrument, Layout, Spells, Timeline
-from evalkit.duration.terms import Terms, factor, joined
+from evalkit.duration.spells import NEVER, Instrument, Layout, Spells, Timeline, planned
+from evalkit.duration.terms import Terms, dense, factor, joined
 from evalkit.effects import EffectProfile, Estimand
 from evalkit.errors import EvalkitError, Fault, StudyError
 from evalkit.exhibits import Analysis, Exhibit, Lost, Note
-from evalkit.sample import Sample, StartMonths, TimedSpells, timed_spells
+from evalkit.sample import Length, Sample, StartMonths, TimedSpells, timed_spells
 from evalkit.study import Frozen, Outcome, Study, Subgroup
 
 Numbers = NDArray[np.int64]
@@ -164,25 +164,20 @@ def _destination(outcome: Outcome) -> str:
 
 def known_spells(sample: Sample, settings: Settings, outcomes: list[Outcome]) -> Known:
     """The spells in the form that models take: destinations, covariates, starts and lengths of instruments."""
-    length = "realised" if settings.phases == "realised" else "planned"
-    timed = timed_spells(sample, settings.others, length=length, first=settings.spells == "first")  # type: ignore[arg-type]
+    length: Length = "realised" if settings.phases == "realised" else "planned"
+    timed = timed_spells(sample, settings.others, length=length, first=settings.spells == "first")
     causes, cause = _causes(timed, [_destination(o) for o in outcomes])
-    empty = np.zeros((len(timed.stop), 0))
-    x = (
-        terms_of(timed.design)
-        if settings.covariates
-        else Terms(empty.astype(np.int32), empty, np.zeros(0, np.int32), ())
-    )
+    x = terms_of(timed.design) if settings.covariates else dense(np.zeros((len(timed.stop), 0)), ())
     if timed.later.any() and not timed.later.all():
         x = joined(x, factor(timed.later.astype(np.int64), ["spell:first", "spell:later"]))
     instruments, unknown = [], 0
     for place, each in enumerate(timed.instruments):
-        made, missing = _instrument(each, settings, each.name)
+        made, missing = _instrument(each, settings)
         instruments.append(made)
         unknown += missing if not place else 0
     people, person = np.unique(timed.person, return_inverse=True)
     spells = Spells(
-        person, sample.people.ids[people], timed.entry, timed.stop, cause, causes, timed.begin, varying(x),
+        person, sample.people.ids[people], timed.entry, timed.stop, cause, causes, timed.begin, x.varying(),
         tuple(instruments), *_clusters(sample, people),
     )  # fmt: skip
     seen = spells.started[0][timed.starter] < NEVER
@@ -206,46 +201,25 @@ def _causes(timed: TimedSpells, wanted: list[str]) -> tuple[tuple[str, ...], Num
     return ((*named, COMPETING) if rest.any() else tuple(named)), own
 
 
-def _instrument(each: StartMonths, settings: Settings, name: str) -> tuple[Instrument, int]:
+def _instrument(each: StartMonths, settings: Settings) -> tuple[Instrument, int]:
     """The instrument with its phases; a length that is not known is the median of those that are."""
-    starts = each.month < NEVER
-    missing = starts & (each.length < 0)
-    after = settings.after.get(name, "")
-    known = each.length[starts & (each.length >= 0)]
-    if settings.phases == "start" or not len(known):
-        bounds = settings.steps if settings.phases == "start" else SINCE_START
-        return Instrument(name, each.month, np.zeros(len(each.month), int), "start", bounds, after), 0
-    usual = int(np.median(known))
-    length = np.where(each.length < 0, usual, each.length)
-    return Instrument(name, each.month, length, "end", settings.steps, after), int(missing.sum())
+    name, after = each.name, settings.after.get(each.name, "")
+    known = (each.month < NEVER) & (each.length >= 0)
+    if settings.phases != "start" and known.any():
+        return planned(name, each.month, each.length, bounds=settings.steps, after=after)
+    bounds = settings.steps if settings.phases == "start" else SINCE_START
+    return Instrument(name, each.month, np.zeros(len(each.month), int), "start", bounds, after), 0
 
 
 def terms_of(design: Design) -> Terms:
     """Covariates of rows as columns: numbers from their mean on, so that the baseline is that of an average person."""
     numbers = np.concatenate([design.numeric[design.index], design.own_numeric], axis=1)
-    numbers = numbers - numbers.mean(axis=0)
-    names = (*design.numeric_names, *design.own_numeric_names)
-    parts = [Terms(np.zeros((len(numbers), 0), np.int32), numbers, np.arange(len(names), dtype=np.int32), names)]
+    parts = [dense(numbers - numbers.mean(axis=0), (*design.numeric_names, *design.own_numeric_names))]
     for each in design.factors:
         parts.append(factor(each.codes[design.index], [f"{each.name}:{level}" for level in each.levels]))
     for each in design.row_factors:
         parts.append(factor(each.codes, [f"{each.name}:{level}" for level in each.levels]))
     return joined(*parts)
-
-
-def varying(x: Terms) -> Terms:
-    """Without columns that are the same in every row: a level nobody here has, a number that does not vary."""
-    own = np.zeros(x.width, bool)
-    for column in np.unique(x.codes[x.codes >= 0]):
-        hit = (x.codes == column).any(axis=1)
-        own[column] = 0 < hit.sum() < len(hit)
-    for number, column in enumerate(x.at):
-        own[column] |= np.ptp(x.numbers[:, number]) > 0 if len(x) else False
-    place = np.where(own, np.cumsum(own) - 1, -1)
-    kept = [j for j, column in enumerate(x.at) if own[column]]
-    codes = np.where(x.codes >= 0, place[np.maximum(x.codes, 0)], -1)
-    names = tuple(name for name, keep in zip(x.names, own, strict=True) if keep)
-    return Terms(codes, x.numbers[:, kept], place[x.at[kept]].astype(np.int32), names)
 
 
 def fitted(known: Known, settings: Settings, by: tuple[str, ...] = (), spells: Spells | None = None) -> Made:
@@ -361,7 +335,7 @@ def _by_level(
     if not any(name.startswith(f"{by}:") for name in spells.x.names):
         by = f"group {subgroup.name}"
         x = joined(spells.x, factor(group.codes, [f"{by}:{level}" for level in group.levels]))
-        spells = replace(spells, x=varying(x))
+        spells = replace(spells, x=x.varying())
     made = fitted(known, settings, (by,), spells)
     for number, level in enumerate(group.levels):
         own = known.starter[group.codes[known.starter] == number]

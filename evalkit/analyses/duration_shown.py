@@ -13,17 +13,19 @@ from evalkit.analyses.duration import Known, Made, Settings
 from evalkit.balance import holm
 from evalkit.duration.answers import supported
 from evalkit.duration.calibration import calibrate, late_stretches, proportional
-from evalkit.duration.describe import gray_test, logrank
-from evalkit.duration.episodes import episodes
+from evalkit.duration.describe import aalen_johansen, gray_test, logrank
+from evalkit.duration.episodes import Episodes, episodes
+from evalkit.duration.hazard_tables import Coefficient, coefficients, criteria
+from evalkit.duration.npmle import CLOSED
 from evalkit.duration.spells import NEVER, Spells
 from evalkit.exhibits import Chart, Column, Exhibit, Finding, Note, Series, Table, Verdict
 from evalkit.sample import Sample
 
 Array = NDArray[np.float64]
-Numbers = NDArray[np.int64]
-Z95 = 1.959963984540054
-CLOSED = 1e-3
-"""A directional derivative below this counts as none: per person it is nothing."""
+_CERTIFICATE: dict[bool, tuple[str, Verdict]] = {
+    True: ("duration_certificate", "pass"),
+    False: ("duration_certificate_open", "info"),
+}
 OFF = 0.10
 """A month in which the model is so far off, and clearly so, is told."""
 MOVES = 0.10
@@ -42,17 +44,16 @@ class Shown:
 
 def shown(sample: Sample, settings: Settings, known: Known, made: Made) -> Shown:
     """Everything that stands beside the profiles."""
-    exhibits: list[Exhibit] = [_effects(made), *_curves(made.spells)]
-    findings: list[Finding] = []
+    stretches = _episodes(made.spells)
     rates, fit = _rates(made)
-    exhibits.append(rates)
-    exhibits += _tests(sample, known)
-    findings.append(fit)
+    exhibits: list[Exhibit] = [_effects(made), _curves(made.spells, stretches), rates]
+    exhibits += _tests(sample, known, stretches)
+    findings: list[Finding] = [fit]
     tested = _proportional(made)
     exhibits += tested.exhibits
     findings += tested.findings
     if made.path is not None:
-        mixture = _mixture(settings, made)
+        mixture = _mixture(made)
         exhibits += mixture.exhibits
         findings += mixture.findings
     exhibits.append(_model(made))
@@ -98,24 +99,14 @@ def _effects(made: Made) -> Table:
         Column("hr_low", "hr_low", "stat", support="exits"), Column("hr_high", "hr_high", "stat", support="exits"),
         Column("exits", "exits", "count", decimals=0),
     )  # fmt: skip
-    error, rows = hazards.std_error, []
+    rows, shown = [], {(row.risk, row.name): row for row in coefficients(hazards)}
     for j, cause in enumerate(made.spells.causes):
-        exits = _exits_by_phase(made, j)
+        exits = made.histories.designs[j].sums((made.histories.event == j).astype(float))[0]
         for column, phase in zip(effect_columns(made), own.phases, strict=True):
-            place = hazards.offsets[j] + column
-            value = float(hazards.theta[j][column])
-            known = bool(hazards.free[place])
-            reach = Z95 * float(error[place])
-            rows.append(
-                {
-                    "destination": cause,
-                    "phase": words_of(phase, own.name),
-                    "hazard_ratio": float(np.exp(value)) if known else None,
-                    "hr_low": float(np.exp(value - reach)) if known else None,
-                    "hr_high": float(np.exp(value + reach)) if known else None,
-                    "exits": int(exits[column]),
-                }
-            )
+            of = shown[cause, phase]
+            limits = {"hazard_ratio": of.ratio, "hr_low": np.exp(of.low), "hr_high": np.exp(of.high)}
+            words = {"destination": cause, "phase": words_of(phase, own.name), "exits": int(exits[column])}
+            rows.append(words | {name: _told(of, value) for name, value in limits.items()})
     return Table("duration_effects", "duration_effects", columns, tuple(rows))
 
 
@@ -131,95 +122,81 @@ def words_of(name: str, instruments: str | list[str]) -> str:
     return f"{column}:{rest.replace('-', '–')}" if column and rest[:1].isdigit() else name
 
 
-def _exits_by_phase(made: Made, cause: int) -> Array:
-    """(P,) exits to a destination in each column of its design."""
-    events = (made.histories.event == cause).astype(float)
-    return made.histories.designs[cause].sums(events)[0]
+def _told(of: Coefficient, value: float) -> float | None:
+    """A number of a coefficient; none where its level was held."""
+    return float(value) if np.isfinite(of.std_error) else None
 
 
 # -- who leaves when ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Months:
-    """By elapsed month: spells at risk (M,), and exits to each destination (M, J)."""
-
-    at_risk: Numbers
-    exits: Numbers
-
-    @classmethod
-    def of(cls, spells: Spells) -> _Months:
-        last = supported(spells)[0]
-        change = np.bincount(np.minimum(spells.entry, last), minlength=last + 1)
-        change -= np.bincount(np.minimum(spells.stop, last), minlength=last + 1)
-        ended = spells.cause >= 0
-        place = (spells.stop[ended] - 1) * len(spells.causes) + spells.cause[ended]
-        exits = np.bincount(place, minlength=last * len(spells.causes)).reshape(last, -1)
-        return cls(np.cumsum(change)[:last], exits)
+def _episodes(spells: Spells) -> Episodes:
+    """Spells as stretches of time at risk, in months."""
+    names = np.array(["", *spells.causes], object)
+    return episodes(
+        spells.stop, names[spells.cause + 1], start=spells.entry, causes=spells.causes,
+        cluster=spells.cluster[spells.person], level=spells.level,
+    )  # fmt: skip
 
 
-def _curves(spells: Spells) -> Iterator[Chart]:
-    """Cumulated exits by destination (Aalen-Johansen), from the first month with enough people on."""
-    months = _Months.of(spells)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(months.at_risk[:, None] > 0, months.exits / months.at_risk[:, None], 0.0)
-    alive = np.concatenate([[1.0], np.cumprod(1 - rate.sum(axis=1))[:-1]])
-    gone = np.cumsum(alive[:, None] * rate, axis=0)
-    support = tuple(int(n) for n in months.at_risk)
+def _curves(spells: Spells, made: Episodes) -> Chart:
+    """Cumulated exits by destination (Aalen-Johansen)."""
+    found = aalen_johansen(made, errors="influence")
+    months = np.arange(1, supported(spells)[0] + 1)
+    support = tuple(int(n) for n in found.curves[0].at_risk_at(months))
     series = tuple(
-        Series(cause, tuple(float(v) for v in gone[:, j]), support=support) for j, cause in enumerate(spells.causes)
+        Series(cause, tuple(map(float, curve.at(months))), support=support)
+        for cause, curve in zip(found.causes, found.curves, strict=True)
     )
-    x = tuple(range(1, len(gone) + 1))
-    yield Chart("duration_exits", "duration_exits", "step", x, series, "share", "month_on_benefit")
+    return Chart(
+        "duration_exits", "duration_exits", "step", tuple(months.tolist()), series, "share", "month_on_benefit"
+    )
 
 
 def _rates(made: Made) -> tuple[Chart, Finding]:
     """Observed exits in each elapsed month beside those that the model expects of the people at risk in it."""
-    months = _Months.of(made.spells)
     (fit,) = calibrate(made.layout, made.hazards)
-    last = len(months.at_risk)
-    expected, variance = fit.expected.sum(axis=1)[:last], fit.variance.sum(axis=1)[:last]
-    left = months.exits.sum(axis=1)
-    support = tuple(int(n) for n in months.at_risk)
-
-    def rate(values: Array) -> tuple[float | None, ...]:
-        return tuple(float(v / n) if n else None for v, n in zip(values, months.at_risk, strict=True))
-
-    series = (
-        Series("observed_rate", rate(left), support=support),
-        Series("fitted_rate", rate(expected), support=support),
+    last = supported(made.spells)[0]
+    at_risk, expected, variance, left = (
+        fit.at_risk[:last],
+        *(part.sum(axis=1)[:last] for part in (fit.expected, fit.variance, fit.observed)),
     )
-    x = tuple(range(1, len(left) + 1))
+
+    def rate(key: str, values: Array) -> Series:
+        shares = tuple(float(v / n) if n else None for v, n in zip(values, at_risk, strict=True))
+        return Series(key, shares, support=tuple(int(n) for n in at_risk))
+
     with np.errstate(invalid="ignore", divide="ignore"):
         gap = np.abs(left / expected - 1)
         clear = np.abs(left - expected) > 3.0 * np.sqrt(variance)
     many = expected >= 20
     worst = float(gap[many].max()) if many.any() else 0.0
     off = bool((many & clear & (gap > OFF)).any())
-    code, verdict = ("duration_fit_off", "warn") if off else ("duration_fit", "pass")
-    finding = Finding(code, "", verdict, worst, OFF, {"gap": worst})  # type: ignore[arg-type]
-    return Chart("duration_rate", "duration_rate", "line", x, series, "share", "month_on_benefit"), finding
+    verdict: Verdict = "warn" if off else "pass"
+    finding = Finding("duration_fit_off" if off else "duration_fit", "", verdict, worst, OFF, {"gap": worst})
+    series = (rate("observed_rate", left), rate("fitted_rate", expected))
+    months = tuple(range(1, last + 1))
+    return Chart("duration_rate", "duration_rate", "line", months, series, "share", "month_on_benefit"), finding
 
 
 # -- tests ------------------------------------------------------------------------------------------------------------
 
 
-def _tests(sample: Sample, known: Known) -> Iterator[Table]:
+def _tests(sample: Sample, known: Known, made: Episodes) -> Iterator[Table]:
     """Whether the groups of the study leave at different speeds: log-rank on leaving, Gray's test by destination."""
     spells, rows = known.spells, []
-    names = np.array(["", *spells.causes], object)
-    made = episodes(
-        spells.stop, names[spells.cause + 1], start=spells.entry, causes=spells.causes,
-        cluster=spells.cluster[spells.person], level=spells.level,
-    )  # fmt: skip
     for subgroup in sample.study.subgroups:
         group = sample.group(subgroup.name, subgroup.cuts, known.timed.entries)
         if len(np.unique(group.codes)) < 2:
             continue
-        plain = logrank(made.together(), group.codes)
-        rows.append(_tested(subgroup.name, "any", plain, len(spells)))
-        for cause in spells.causes if len(spells.causes) > 1 else ():
-            rows.append(_tested(subgroup.name, cause, gray_test(made, group.codes, cause), len(spells)))
+        tests = {"any": logrank(made.together(), group.codes)}
+        if len(spells.causes) > 1:
+            tests |= {cause: gray_test(made, group.codes, cause) for cause in spells.causes}
+        rows += [
+            {"variable": subgroup.name, "destination": cause, "statistic": float(test.statistic), "df": str(test.df),
+             "p_value": float(test.p_value), "exits": len(spells)}
+            for cause, test in tests.items()
+        ]  # fmt: skip
     if rows:
         columns = (
             Column("variable", "variable", "text"), Column("destination", "destination", "text"),
@@ -229,16 +206,9 @@ def _tests(sample: Sample, known: Known) -> Iterator[Table]:
         yield Table("duration_tests", "duration_tests", columns, tuple(rows))
 
 
-def _tested(name: str, cause: str, test: Any, support: int) -> dict[str, Any]:
-    return {
-        "variable": name, "destination": cause,
-        "statistic": float(test.statistic), "df": str(int(test.df)), "p_value": float(test.p_value), "exits": support,
-    }  # fmt: skip
-
-
 def _proportional(made: Made) -> Shown:
     """Does a covariate, or the instrument, work alike early and late? For the first destination."""
-    hazards = made.hazards if made.path is None else made.path.steps[0].hazards
+    hazards = made.hazards if made.path is None else made.path.models[0]
     cause, names = made.spells.causes[0], made.hazards.names[0]
     middle = int(np.median(made.spells.stop[made.spells.cause >= 0]))
     cut = max((step for step in made.layout.timeline.duration if step <= middle), default=0)
@@ -281,7 +251,7 @@ def _proportional(made: Made) -> Shown:
 # -- hidden differences -----------------------------------------------------------------------------------------------
 
 
-def _mixture(settings: Settings, made: Made) -> Shown:
+def _mixture(made: Made) -> Shown:
     """The path by number of groups, the certificate, and what identification rests on."""
     assert made.path is not None
     columns = [
@@ -291,29 +261,26 @@ def _mixture(settings: Settings, made: Made) -> Shown:
         Column("std_error", "std_error", "stat"), Column("chosen", "chosen", "text"),
     ]  # fmt: skip
     rows, first = [], effect_columns(made)[-1]
-    for step in made.path.steps:
-        fit = step.hazards
-        place = fit.offsets[0] + first
+    for fit in made.path.models:
+        judged = criteria(fit)
         rows.append(
             {
-                "points": str(len(fit.shares)), "log_likelihood": fit.log_likelihood, "aic": step.aic, "hq": step.hq,
-                "bic": step.bic, "destination": made.spells.causes[0], "effect_log": float(fit.theta[0][first]),
-                "std_error": float(fit.std_error[place]), "chosen": "*" if fit is made.hazards else "",
+                "points": str(len(fit.shares)), "log_likelihood": fit.log_likelihood, "aic": judged.aic,
+                "hq": judged.hq, "bic": judged.bic, "destination": made.spells.causes[0],
+                "effect_log": float(fit.theta[0][first]), "std_error": float(fit.std_error[fit.offsets[0] + first]),
+                "chosen": "*" if fit is made.hazards else "",
             }
         )  # fmt: skip
     table = Table("duration_points", "duration_points", tuple(columns), tuple(rows))
-    return Shown((table,), tuple(_doubts(settings, made, rows)))
+    return Shown((table,), tuple(_doubts(made, rows)))
 
 
-def _doubts(settings: Settings, made: Made, rows: list[dict[str, Any]]) -> Iterator[Finding]:
+def _doubts(made: Made, rows: list[dict[str, Any]]) -> Iterator[Finding]:
     path = made.path
     assert path is not None
-    persons = made.histories.persons
-    closed = path.largest <= max(CLOSED, 1e-6 * persons)
     params: dict[str, Any] = {"gap": float(path.largest), "points": len(path.last.shares)}
-    verdict: Verdict = "pass" if closed else "info"
-    yield Finding("duration_certificate" if closed else "duration_certificate_open", "", verdict, float(path.largest),
-                  CLOSED, params)  # fmt: skip
+    code, verdict = _CERTIFICATE[path.closed]
+    yield Finding(code, "", verdict, float(path.largest), CLOSED, params)
     chosen = len(made.hazards.shares)
     if chosen == 1:
         yield Finding("duration_hidden_none", "", "info")
@@ -337,19 +304,11 @@ def _model(made: Made) -> Table:
         Column("destination", "destination", "text"), Column("variable", "variable", "text"),
         Column("coefficient", "coefficient", "stat"), Column("std_error", "std_error", "stat"),
     )  # fmt: skip
-    hazards = made.hazards
     instruments = [each.name for each in made.spells.instruments]
-    error, rows = hazards.std_error, []
-    for k, risk in enumerate(hazards.risks):
-        for place, name in enumerate(hazards.names[k]):
-            at = hazards.offsets[k] + place
-            held = not hazards.free[at]
-            rows.append(
-                {
-                    "destination": f"{risk.removeprefix('start ')}:start" if risk.startswith("start ") else risk,
-                    "variable": words_of(name, instruments),
-                    "coefficient": None if held else float(hazards.theta[k][place]),
-                    "std_error": None if held else float(error[at]),
-                }
-            )  # fmt: skip
-    return Table("duration_model", "duration_model", columns, tuple(rows))
+    rows = tuple(
+        {"destination": f"{of.risk.removeprefix('start ')}:start" if of.risk.startswith("start ") else of.risk,
+         "variable": words_of(of.name, instruments), "coefficient": _told(of, of.estimate),
+         "std_error": _told(of, of.std_error)}
+        for of in coefficients(made.hazards)
+    )  # fmt: skip
+    return Table("duration_model", "duration_model", columns, rows)

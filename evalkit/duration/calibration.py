@@ -11,7 +11,7 @@ from scipy import stats
 
 from evalkit.duration.fitted import Hazards
 from evalkit.duration.histories import Histories
-from evalkit.duration.likelihood import bends, stretches
+from evalkit.duration.likelihood import bends, chances, predictors, stretches, summed
 from evalkit.duration.spells import Layout
 from evalkit.duration.terms import Terms
 from evalkit.effects import Array, frozen
@@ -84,17 +84,17 @@ def _months(layout: Layout, hazards: Hazards, rows: Numbers) -> Iterator[tuple[N
     causes = len(spells.causes)
     eta = np.column_stack([exits.predict(hazards.theta[j]) for j in range(causes)])
     if len(hazards.shares) == 1:
-        yield row, month, _chances(eta + hazards.points[0, :causes], hazards)
+        yield row, month, chances(np.exp(eta + hazards.points[0, :causes]), hazards.link)
         return
     starts = [(k, n, layout.starts(n, row, month, since)) for k, n in enumerate(layout.modelled, causes)]
     ended = (month + 1 == spells.stop[row]) & (spells.cause[row] >= 0)
     person = spells.person[row]
     head = np.flatnonzero(np.r_[True, np.diff(person) > 0])
     log_weight = np.tile(np.log(hazards.shares), (len(row), 1))
-    chances = []
+    by_point = []
     for q in range(len(hazards.shares)):
-        p = _chances(eta + hazards.points[q, :causes], hazards)
-        chances.append(p)
+        p = chances(np.exp(eta + hazards.points[q, :causes]), hazards.link)
+        by_point.append(p)
         cause = np.maximum(spells.cause[row], 0)
         with np.errstate(divide="ignore"):
             what = np.where(ended, np.log(p[np.arange(len(row)), cause]), np.log1p(-p.sum(axis=1)))
@@ -111,17 +111,7 @@ def _months(layout: Layout, hazards: Hazards, rows: Numbers) -> Iterator[tuple[N
         log_weight[:, q] += total - np.repeat(total[head], np.diff(np.append(head, len(row))))
     weight = np.exp(log_weight - log_weight.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
-    yield row, month, np.einsum("rq,qrj->rj", weight, np.array(chances))
-
-
-def _chances(eta: Array, hazards: Hazards) -> Array:
-    """(n, J) chance of each exit within a month."""
-    h = np.exp(eta)
-    total = h.sum(axis=1, keepdims=True)
-    if hazards.link == "logit":
-        return np.asarray(h / (1 + total))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 0, h / total * -np.expm1(-total), 0.0)
+    yield row, month, np.einsum("rq,qrj->rj", weight, np.array(by_point))
 
 
 @dataclass(frozen=True)
@@ -157,24 +147,18 @@ def proportional(
     keep = ~histories.before
     own, late = histories.take(keep), np.asarray(late, bool)[keep]
     number = hazards.risks.index(risk)
-    eta = np.column_stack(
-        [design.predict(theta) + mu for design, theta, mu in
-         zip(own.designs, hazards.theta, hazards.points[0], strict=True)]
-    )  # fmt: skip
+    eta = predictors(own, hazards)
     _, score = stretches(own, eta, hazards.link)
-    a, c, part = bends(own, eta, hazards.link)
+    a, b = bends(own, eta, hazards.link)
     count = own.count[own.person]
     design = own.designs[number]
     mine = np.where(own.at_risk[:, number] & late, score[:, number], 0.0)
-    u = design.sums(mine, own.person, own.persons)
-    u *= (np.sqrt(own.count) if own.level == "person" else own.count)[:, None]
-    by_cluster = np.zeros((len(own.cluster_ids), design.width))
-    np.add.at(by_cluster, own.cluster, u)
+    by_cluster = summed(own, design.sums(mine, own.person, own.persons))
     total = design.sums(mine * count)[0]
     for k, other in enumerate(own.designs):
         if own.order[k] != own.order[number]:
             continue
-        weight = count * late * ((a[:, number] if k == number else 0.0) - c[:, number] * part[:, number] * part[:, k])
+        weight = count * late * ((a[:, number] if k == number else 0.0) - b[:, number] * b[:, k])
         cross = np.column_stack([design.products(weight, other), design.sums(weight)[0]])
         at = np.r_[np.arange(hazards.offsets[k], hazards.offsets[k + 1]), hazards.offsets[-1] + k]
         by_cluster -= hazards.influence.values[:, at] @ cross.T

@@ -215,7 +215,7 @@ class _Problem:
             self.unit, self.units = h.person, h.persons
             self.copies, self.weight = h.count, np.ones(len(h))
             self.cluster, self.ids, self.level = h.cluster, h.cluster_ids, h.level
-            self.scale = np.sqrt(h.count) if h.level == "person" else h.count
+            self.scale = h.score_weight
         else:
             self.unit, self.units = group[h.person], int(group.max()) + 1
             self.copies, self.weight = np.ones(self.units), h.count[h.person]

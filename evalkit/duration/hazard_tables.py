@@ -11,6 +11,7 @@ from scipy import special, stats
 
 from evalkit.duration.fitted import Hazards
 from evalkit.duration.histories import Histories
+from evalkit.duration.likelihood import log_share, log_share_slope, predictors, rates
 from evalkit.effects import Array
 from evalkit.errors import DesignError, Fault, UsageError
 
@@ -214,7 +215,7 @@ def observed_expected(histories: Histories, hazards: Hazards, risk: str, group: 
         low, high = hazards.offsets[m], hazards.offsets[m + 1]
         by[:, low:high] = design.sums(count * slope[:, m], own, groups)
         by[:, hazards.offsets[-1] + m] = np.bincount(own, count * slope[:, m], minlength=groups)
-    weight = np.sqrt(count) if h.level == "person" else count
+    weight = h.score_weight[h.person]
     clusters = len(h.cluster_ids)
     place = h.cluster[h.person] * groups + own
     gap = np.bincount(place, weight * (observed - expected), minlength=clusters * groups).reshape(clusters, groups)
@@ -229,11 +230,7 @@ def observed_expected(histories: Histories, hazards: Hazards, risk: str, group: 
 
 def _chances(h: Histories, hazards: Hazards, number: int) -> tuple[Array, Array, Array]:
     """Expected events (R,) of a risk, their derivatives (R, K) in the linear predictors, periods or time at risk."""
-    eta = np.column_stack(
-        [design.predict(theta) + mu for design, theta, mu in
-         zip(h.designs, hazards.theta, hazards.points[0], strict=True)]
-    )  # fmt: skip
-    rate = np.where(h.at_risk, np.exp(np.where(h.at_risk, eta, 0.0)), 0.0)
+    rate = rates(h.at_risk, predictors(h, hazards))
     slope = np.zeros_like(rate)
     mine = rate[:, number]
     if h.timing == "exact":
@@ -247,11 +244,8 @@ def _chances(h: Histories, hazards: Hazards, number: int) -> tuple[Array, Array,
         chance = mine / (1 + total)
         turn = -chance / (1 + total)
     else:
-        small = total < 1e-4
-        safe = np.where(small, 1.0, total)
-        share = np.where(small, 1 - total / 2 + total**2 / 6, -np.expm1(-safe) / safe)
-        chance = mine * share
-        turn = mine * np.where(small, -0.5 + total / 3 - total**2 / 8, (np.exp(-safe) - share) / safe)
+        chance = mine * np.exp(log_share(total))
+        turn = chance * log_share_slope(total)
     slope[:, same] = turn[:, None] * rate[:, same]
     slope[:, number] += chance
     return periods * chance, periods[:, None] * slope, periods

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from evalkit.duration.fitted import Hazards, Link
 from evalkit.duration.histories import Histories
-from evalkit.duration.likelihood import bends, stretches
+from evalkit.duration.likelihood import bends, stretches, summed
 from evalkit.duration.newton import dependent, solve, unbounded, uphill
 from evalkit.effects import Array, Influence
 from evalkit.errors import DataError, DesignError, Fault, UsageError
@@ -32,8 +32,6 @@ GAIN = 1e-12
 """Newton stops when a step would raise the log-likelihood by less than this part of it."""
 RUNAWAY = 300.0
 """No hazard is as high as exp(RUNAWAY)."""
-CERTAIN = 100.0
-"""A hazard of a month beyond which an event is certain to the last digit."""
 
 
 def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
@@ -86,20 +84,6 @@ def fit_hazards(histories: Histories, link: Link = "hazard") -> Hazards:
     problem.check_maximum(theta, information, alike)
     problem.check_climbing(theta, value)
     raise DesignError(Fault("duration.hazards_not_converged", {"steps": steps}))
-
-
-def _shares(order: Numbers, link: Link, a: Array, c: Array, part: Array) -> tuple[Array, Array]:
-    """``c`` and ``h`` of :func:`bends` in grouped time; with hazards so high that the event is certain, of shares."""
-    c, part = c.copy(), part.copy()
-    for each in np.unique(order):
-        own = np.flatnonzero(order == each)
-        total = part[:, own].sum(axis=1)
-        far = np.flatnonzero((total > CERTAIN) & ((c[:, own[0]] != 0) | (link == "logit")))
-        at = np.ix_(far, own)
-        whole = total[far]
-        scale = a[at].sum(axis=1) * whole / (1 + whole) if link == "logit" else np.ones(len(far))
-        c[at], part[at] = scale[:, None], part[at] / whole[:, None]
-    return c, part
 
 
 @dataclass(frozen=True)
@@ -216,9 +200,7 @@ class _Problem:
         h, eta, last = self.rows, self.eta(theta), self.offsets[-1]
         value, score = stretches(h, eta, self.link)
         with np.errstate(over="ignore"):
-            a, c, part = bends(h, eta, self.link)
-        if h.timing == "grouped":
-            c, part = _shares(h.order, self.link, a, c, part)
+            a, b = bends(h, eta, self.link)
         score = np.where(h.at_risk, score, 0.0) * self.weight[:, None]
         gradient, information = np.zeros(self.size), np.zeros((self.size, self.size))
         for k, design in enumerate(h.designs):
@@ -226,7 +208,7 @@ class _Problem:
             gradient[mine] = design.sums(score[:, k])[0]
             gradient[last + k] = score[:, k].sum()
             for m in range(k, len(h.designs)):
-                weight = self.weight * ((a[:, k] if m == k else 0.0) - c[:, k] * part[:, k] * part[:, m])
+                weight = self.weight * ((a[:, k] if m == k else 0.0) - b[:, k] * b[:, m])
                 if m != k and h.order[m] != h.order[k]:
                     continue
                 rows = np.flatnonzero(weight)
@@ -321,17 +303,9 @@ class _Problem:
         for k, design in enumerate(self.rows.designs):
             own[:, self.offsets[k] : self.offsets[k + 1]] = design.sums(score[:, k], self.rows.person, h.persons)
             own[:, last + k] = np.bincount(self.rows.person, score[:, k], minlength=h.persons)
-        if h.level == "person":
-            own *= np.sqrt(h.count)[:, None]
-            whole = own if len(h.cluster_ids) == h.persons else np.zeros((len(h.cluster_ids), self.size))
-        else:
-            own *= h.count[:, None]
-            whole = np.zeros((len(h.cluster_ids), self.size))
-        if whole is not own:
-            np.add.at(whole, h.cluster, own)
         split = tuple(theta[low:high] for low, high in zip(self.offsets[:-1], self.offsets[1:], strict=True))
         return Hazards(
             self.link, h.risks, h.order, tuple(design.names for design in h.designs), split, theta[None, last:],
-            np.ones(1), free, Influence(h.cluster_ids, whole @ bread, h.level), bread, value, float(h.count.sum()),
-            self.rows.events, steps, float(np.abs(gradient).max() / h.count.sum()),
+            np.ones(1), free, Influence(h.cluster_ids, summed(h, own) @ bread, h.level), bread, value,
+            float(h.count.sum()), self.rows.events, steps, float(np.abs(gradient).max() / h.count.sum()),
         )  # fmt: skip

@@ -108,6 +108,11 @@ class Histories:
         weight = self.count[self.person[happened]]
         return np.bincount(self.event[happened], weight, minlength=len(self.risks)).astype(float)
 
+    @cached_property
+    def score_weight(self) -> Array:
+        """(N,) by which the score of one person counts in an influence function: see ``cluster``."""
+        return np.sqrt(self.count) if self.level == "person" else self.count
+
     def take(self, rows: NDArray[Any]) -> Histories:
         """Some of the stretches; persons stay what they are."""
         parts = {name: getattr(self, name)[rows] for name in ("person", "length", "event", "at_risk", "before")}

@@ -319,13 +319,7 @@ class Layout:
 
     def _columns(self, names: Sequence[str]) -> Terms:
         """Some of the covariates (S rows), columns in the order asked for."""
-        keep = [j for name in names for j in self._by(name)]
-        x = self.spells.x
-        place = np.full(x.width + 1, -1)
-        place[keep] = np.arange(len(keep))
-        own = [j for j, column in enumerate(x.at) if column in keep]
-        kept = tuple(x.names[j] for j in keep)
-        return Terms(place[x.codes], x.numbers[:, own], place[x.at[own]].astype(np.int32), kept)
+        return self.spells.x.only(np.array([j for name in names for j in self._by(name)], np.int64))
 
     def as_known(self, month: Numbers) -> Layout:
         """The same without repeated events after a month; month (S,).

@@ -73,6 +73,25 @@ class Terms:
         """Some of the rows."""
         return replace(self, codes=self.codes[rows], numbers=self.numbers[rows])
 
+    def varying(self) -> Terms:
+        """Without columns that are the same in every row: a level nobody has, a number that does not vary."""
+        own = np.zeros(self.width, bool)
+        for column in np.unique(self.codes[self.codes >= 0]):
+            hit = (self.codes == column).any(axis=1)
+            own[column] = 0 < hit.sum() < len(hit)
+        for number, column in enumerate(self.at):
+            own[column] |= bool(len(self)) and float(np.ptp(self.numbers[:, number])) > 0
+        return self.only(np.flatnonzero(own))
+
+    def only(self, columns: NDArray[np.integer]) -> Terms:
+        """Some of the columns, in the order given; another level of a factor then counts as its reference."""
+        place = np.full(self.width, -1)
+        place[columns] = np.arange(len(columns))
+        kept = np.flatnonzero(place[self.at] >= 0)
+        codes = np.where(self.codes >= 0, place[np.maximum(self.codes, 0)], -1)
+        names = tuple(self.names[j] for j in columns)
+        return Terms(codes, self.numbers[:, kept], place[self.at[kept]].astype(np.int32), names)
+
     def matrix(self) -> Array:
         """(R, P) written out."""
         out = np.zeros((len(self), self.width))

@@ -8,7 +8,7 @@ from evalkit.sample.flow import extend
 from evalkit.sample.instruments import Episodes, Instruments
 from evalkit.sample.panels import PanelData, PanelStep, from_panel
 from evalkit.sample.table import from_table
-from evalkit.sample.timed import StartMonths, TimedSpells, timed_spells
+from evalkit.sample.timed import Length, StartMonths, TimedSpells, timed_spells
 from evalkit.sample.types import Entries, FlowRow, MultiArm, People, Sample
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "FlowRow",
     "GroupSpells",
     "Instruments",
+    "Length",
     "MultiArm",
     "PanelData",
     "PanelStep",

@@ -111,7 +111,7 @@ def main() -> None:
         made = timing(persons)
         began = time.process_time()
         path = npmle(made, points=points)
-        note = f"{len(path.steps)} points, largest D {path.largest:.1e}, alpha {path.last.theta[0][2]:.3f}"
+        note = f"{len(path.models)} points, largest D {path.largest:.1e}, alpha {path.last.theta[0][2]:.3f}"
         line("timing of events, exact", persons, f"{len(made):,}", began, note)
     began = time.process_time()
     made = patterns(2_000_000)
@@ -126,7 +126,7 @@ def main() -> None:
         made = layout.histories()
         began = time.process_time()
         path = npmle(made, points=4)
-        note = f"{len(path.steps)} points, largest D {path.largest:.1e}"
+        note = f"{len(path.models)} points, largest D {path.largest:.1e}"
         line("timing of events, months", persons, f"{len(made):,}", began, note)
         for versus in ("never", "wait"):
             began = time.process_time()

@@ -89,7 +89,7 @@ def rows(law: str, size: int, reps: int, points: int | None) -> list[str]:
     chosen = ["BIC", "HQ", "AIC", *(["all that help"] if points is None else [])]
     for seed in range(reps):
         path = replication(size, seed, law, points)
-        fits = {str(len(step.hazards.shares)): step.hazards for step in path.steps}
+        fits = {str(len(model.shares)): model for model in path.models}
         fits |= {"BIC": path.best("bic"), "HQ": path.best("hq"), "AIC": path.best("aic"), "all that help": path.last}
         for name, fit in fits.items():
             place = fit.labels.index(EFFECT)
