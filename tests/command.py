@@ -30,7 +30,8 @@ def within(*arguments: str | Path | int, **env: str) -> Done:
 
     Streams, arguments, variables and what the command remembers are its own, and are put back afterwards.
     """
-    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", newline="\n", write_through=True) for _ in range(2)]
+    written = [io.BytesIO(), io.BytesIO()]
+    streams = [io.TextIOWrapper(each, "utf-8", newline="\n", write_through=True) for each in written]
     code = 0
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         for name, value in ({"EVALKIT_LANG": "en"} | env).items():
@@ -42,7 +43,7 @@ def within(*arguments: str | Path | int, **env: str) -> Done:
                 cli.main()
             except SystemExit as end:
                 code = int(end.code or 0)
-    out, err = (stream.buffer.getvalue().decode("utf-8") for stream in streams)  # type: ignore[attr-defined]
+    out, err = (each.getvalue().decode("utf-8") for each in written)
     return Done(code, out, err)
 
 

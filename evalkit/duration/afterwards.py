@@ -68,11 +68,12 @@ class Afterwards:
         return len(self.spell)
 
     @classmethod
-    def of(cls, spells: Spells, last: int, cause: str = "work", **settings: object) -> Afterwards:
+    def of(cls, spells: Spells, last: int, cause: str = "work") -> Afterwards:
         """From the spells themselves: after each exit to ``cause``, until the person's next spell begins.
 
         ``last``: the last calendar month that is observed, on the scale of ``spells.begin``. A next spell that
         begins in the month of the exit counts as a return in month 0. Exits in the last month have no time after them.
+        Other settings than the usual ones: ``dataclasses.replace``.
         """
         if cause not in spells.causes:
             raise DataError(Fault("duration.cause_unknown", {"known": ", ".join(spells.causes)}))
@@ -85,7 +86,7 @@ class Afterwards:
         back = follows[own] >= 0
         stop = np.where(back, np.maximum(spells.begin[follows[own]] - out, 0), last - out) + 1
         keep = stop > 0
-        return cls(own[keep], stop[keep], back[keep], cause, **settings)  # type: ignore[arg-type]
+        return cls(own[keep], stop[keep], back[keep], cause)
 
     def design(self, layout: Layout, spell: Numbers, month: Numbers) -> Terms:
         """Design of the return, ``month`` months after the exit of a spell."""

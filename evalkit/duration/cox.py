@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from evalkit.duration.episodes import Episodes
+from evalkit.duration.fitted import BothErrors
 from evalkit.duration.newton import dependent, solve, unbounded
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
@@ -26,6 +27,7 @@ Numbers = NDArray[np.int64]
 Ties = Literal["efron", "breslow"]
 Transform = Literal["km", "identity", "log", "rank"]
 
+_ALONE = np.zeros(0)
 MOST = 40
 GAIN = 1e-13
 FAR = 20.0
@@ -45,7 +47,7 @@ class Proportionality:
 
 
 @dataclass(frozen=True)
-class CoxFit:
+class CoxFit(BothErrors):
     """A fitted Cox regression.
 
     Attributes
@@ -72,16 +74,6 @@ class CoxFit:
     def __post_init__(self) -> None:
         for name in ("coefficients", "information"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
-
-    @property
-    def std_error(self) -> Array:
-        """(P,) from the information."""
-        return np.sqrt(np.diag(self.information))
-
-    @property
-    def robust_error(self) -> Array:
-        """(P,) from the influence function, clustered."""
-        return np.sqrt(np.diag(self.influence.vcov))
 
     @property
     def wald(self) -> float:
@@ -312,9 +304,11 @@ class _Problem:
         with np.errstate(over="ignore"):
             return np.asarray(self.episodes.weight * np.exp(self._eta(beta)))
 
-    def _pass(self, beta: Array, slope: bool, detail: bool = False) -> tuple[float, dict[str, Array], Numbers]:
+    def _pass(
+        self, beta: Array, slope: bool, detail: bool = False, scale: Array = _ALONE
+    ) -> tuple[float, dict[str, Array], Numbers]:
         size, most = self.x.shape[1], self.most if detail else 1
-        gradient, information = np.zeros(size), np.zeros((size, size))
+        gradient, information, scaled = np.zeros(size), np.zeros((size, size)), np.zeros((size, size))
         times, hazard, own_hazard = np.zeros(most), np.zeros(most), np.zeros(most)
         square, own_square, inverse = np.zeros(most), np.zeros(most), np.zeros(most)
         mean_hazard, own_mean_hazard, mean = np.zeros((most, size)), np.zeros((most, size)), np.zeros((most, size))
@@ -322,11 +316,11 @@ class _Problem:
         e = self.episodes
         value = kernel.partial(
             self.x, self._eta(beta), self._risk(beta), e.weight, e.start, e.stop, self.event, self.by_start, self.first,
-            self.efron, slope, detail, gradient, information, times, hazard, mean_hazard, own_hazard, own_mean_hazard,
-            mean, square, own_square, inverse, bounds,
+            self.efron, slope, detail, scale, gradient, information, scaled, times, hazard, mean_hazard, own_hazard,
+            own_mean_hazard, mean, square, own_square, inverse, bounds,
         )  # fmt: skip
         parts = {
-            "gradient": gradient, "information": information, "times": times, "hazard": hazard,
+            "gradient": gradient, "information": information, "scaled": scaled, "times": times, "hazard": hazard,
             "mean_hazard": mean_hazard, "own_hazard": own_hazard, "own_mean_hazard": own_mean_hazard, "mean": mean,
             "square": square, "own_square": own_square, "inverse": inverse,
         }  # fmt: skip
@@ -350,18 +344,8 @@ class _Problem:
         _, parts, bounds = self._pass(beta, True, True)
         order = np.concatenate([np.arange(b - 1, a - 1, -1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
         order = order.astype(np.int64)
-        names = (
-            "times",
-            "hazard",
-            "mean_hazard",
-            "own_hazard",
-            "own_mean_hazard",
-            "mean",
-            "square",
-            "own_square",
-            "inverse",
-        )
-        return {name: np.ascontiguousarray(parts[name][order]) for name in names}, bounds
+        whole = ("gradient", "information", "scaled")
+        return {name: np.ascontiguousarray(part[order]) for name, part in parts.items() if name not in whole}, bounds
 
     def residuals(self, beta: Array) -> tuple[Array, Array]:
         """Score (R, P) and martingale (R,) residuals."""
@@ -403,13 +387,8 @@ class _Problem:
         scale = self._transform(transform, parts["times"])
         falling = np.concatenate([np.arange(b - 1, a - 1, -1) for a, b in zip(bounds[:-1], bounds[1:], strict=True)])
         scale = np.ascontiguousarray(scale[falling.astype(np.int64)] - scale.mean())
-        size = self.x.shape[1]
-        gradient, cross, square = np.zeros(size), np.zeros((size, size)), np.zeros((size, size))
-        e = self.episodes
-        kernel.moments(
-            self.x, self._risk(beta), e.weight, e.start, e.stop, self.event, self.by_start, self.first, self.efron,
-            scale, gradient, cross, square,
-        )  # fmt: skip
+        size, tilted = self.x.shape[1], self._pass(beta, True, scale=scale)[1]
+        gradient, cross, square = tilted["gradient"], tilted["information"], tilted["scaled"]
         information = self.at(beta)[2]
         inner = solve(information, cross)
         rest = square - cross.T @ inner

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from scipy import special
 
 from evalkit.duration.episodes import Episodes, Numbers
+from evalkit.duration.fitted import BothErrors
 from evalkit.duration.newton import dependent, solve, unbounded
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import DataError, DesignError, Fault, UsageError
@@ -50,7 +51,7 @@ class Incidence:
 
 
 @dataclass(frozen=True)
-class FineGray:
+class FineGray(BothErrors):
     """A fitted regression of one cause.
 
     Attributes
@@ -87,16 +88,6 @@ class FineGray:
         for name in ("coefficients", "information", "times", "increments"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
         object.__setattr__(self, "stratum", frozen(self.stratum, np.int64))
-
-    @property
-    def std_error(self) -> Array:
-        """(P,) from the information, as if weights were known case weights; for comparison only."""
-        return np.sqrt(np.diag(self.information))
-
-    @property
-    def robust_error(self) -> Array:
-        """(P,) from the influence function, clustered: the one to use."""
-        return np.sqrt(np.diag(self.influence.vcov))
 
     def baseline(self, times: ArrayLike, stratum: int = 0) -> tuple[Array, Influence]:
         """Cumulated baseline hazard of the subdistribution at times (T,), for someone with mean covariates.

@@ -13,6 +13,23 @@ from evalkit.effects import Array, Influence, frozen
 Link = Literal["hazard", "logit"]
 
 
+class BothErrors:
+    """What every fit by a likelihood has: errors from its information and errors from its influence function."""
+
+    information: Array
+    influence: Influence
+
+    @property
+    def std_error(self) -> Array:
+        """(P,) from the information, as if weights were known case weights."""
+        return np.sqrt(np.diag(self.information))
+
+    @property
+    def robust_error(self) -> Array:
+        """(P,) from the influence function, clustered: the one to report."""
+        return np.sqrt(np.diag(self.influence.vcov))
+
+
 @dataclass(frozen=True)
 class Hazards:
     """Hazards ``exp(x_k' theta_k + mu_qk)`` of K risks with Q mass points (Q = 1: no hidden heterogeneity).

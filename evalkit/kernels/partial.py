@@ -13,12 +13,16 @@ Ints = NDArray[np.int64]
 @njit(cache=True)
 def partial(
     x: Array, eta: Array, risk: Array, weight: Array, start: Array, stop: Array, event: Ints, by_start: Ints,
-    first: Ints, efron: bool, slope: bool, detail: bool,
-    gradient: Array, information: Array,
+    first: Ints, efron: bool, slope: bool, detail: bool, scale: Array,
+    gradient: Array, information: Array, scaled: Array,
     times: Array, hazard: Array, mean_hazard: Array, own_hazard: Array, own_mean_hazard: Array, mean: Array,
     square: Array, own_square: Array, inverse: Array, bounds: Ints,
 ) -> float:  # fmt: skip
     """Log partial likelihood; with ``slope`` its gradient (P,) and information (P, P), with ``detail`` more.
+
+    With ``scale`` (one value g an event time, falling within strata; empty for none) the gradient is that of the
+    products g x, ``information`` is theirs with x itself and ``scaled`` (P, P) theirs with themselves: sums over events
+    of g and of g squared times the variance of x in the risk set.
 
     Rows stand by stratum and falling stop; ``by_start``: their numbers by stratum and falling start; ``first`` (S + 1)
     where a stratum begins. ``risk``: weight times exp(eta). By event time (at most as many as events, falling within a
@@ -28,7 +32,7 @@ def partial(
     mean of one over that size.
     """
     size = x.shape[1]
-    total, place = 0.0, 0
+    total, place, g = 0.0, 0, 1.0
     s1, e1 = np.zeros(size), np.zeros(size)
     s2, e2 = np.zeros((size, size)), np.zeros((size, size))
     m = np.zeros(size)
@@ -71,6 +75,8 @@ def partial(
                     s0 = 0.0
                     s1[:] = 0.0
                     s2[:] = 0.0
+            if found and len(scale):
+                g = scale[place]
             deaths, e0, whole = 0, 0.0, 0.0
             if slope and found:
                 e1[:] = 0.0
@@ -93,7 +99,7 @@ def partial(
                     total += weight[row] * eta[row]
                     if slope:
                         for a in range(size):
-                            gradient[a] += weight[row] * x[row, a]
+                            gradient[a] += g * weight[row] * x[row, a]
                             v = r * x[row, a]
                             e1[a] += v
                             for b in range(a + 1):
@@ -115,7 +121,7 @@ def partial(
                     own = 1.0 - part
                     for a in range(size):
                         m[a] = (s1[a] - part * e1[a]) / base
-                        gradient[a] -= share * m[a]
+                        gradient[a] -= g * share * m[a]
                     if detail:
                         hazard[place] += h
                         own_hazard[place] += own * h
@@ -128,13 +134,16 @@ def partial(
                             own_mean_hazard[place, a] += own * h * m[a]
                     for a in range(size):
                         for b in range(a + 1):
-                            information[a, b] += share * ((s2[a, b] - part * e2[a, b]) / base - m[a] * m[b])
+                            v = share * ((s2[a, b] - part * e2[a, b]) / base - m[a] * m[b])
+                            information[a, b] += g * v
+                            scaled[a, b] += g * g * v
             place += 1
     bounds[len(first) - 1] = place
     if slope:
         for a in range(size):
             for b in range(a):
                 information[b, a] = information[a, b]
+                scaled[b, a] = scaled[a, b]
     return total
 
 
@@ -169,85 +178,3 @@ def scores(
                 out[r, j] = x[r, j] - mean[k, j] - risk[r] * value
             else:
                 out[r, j] = -risk[r] * value
-
-
-@njit(cache=True)
-def moments(
-    x: Array, risk: Array, weight: Array, start: Array, stop: Array, event: Ints, by_start: Ints,
-    first: Ints, efron: bool, scale: Array, gradient: Array, cross: Array, square: Array,
-) -> None:  # fmt: skip
-    """Score of products of x with ``scale`` (one value an event time, falling within strata), and its information.
-
-    gradient (P,), cross (P, P) with x itself, square (P, P) with themselves: sums over events of scale and scale
-    squared times the variance of x in the risk set.
-    """
-    size = x.shape[1]
-    place = 0
-    s1, e1, sum_x = np.zeros(size), np.zeros(size), np.zeros(size)
-    s2, e2 = np.zeros((size, size)), np.zeros((size, size))
-    m = np.zeros(size)
-    for stratum in range(len(first) - 1):
-        low, high = first[stratum], first[stratum + 1]
-        enter, leave = low, low
-        s0 = 0.0
-        s1[:] = 0.0
-        s2[:] = 0.0
-        while enter < high:
-            time = stop[enter]
-            while leave < high and start[by_start[leave]] >= time:
-                gone = by_start[leave]
-                r = risk[gone]
-                s0 -= r
-                for a in range(size):
-                    v = r * x[gone, a]
-                    s1[a] -= v
-                    for b in range(a + 1):
-                        s2[a, b] -= v * x[gone, b]
-                leave += 1
-            deaths, e0, whole = 0, 0.0, 0.0
-            e1[:] = 0.0
-            e2[:] = 0.0
-            sum_x[:] = 0.0
-            while enter < high and stop[enter] == time:
-                row = enter
-                r = risk[row]
-                s0 += r
-                for a in range(size):
-                    v = r * x[row, a]
-                    s1[a] += v
-                    for b in range(a + 1):
-                        s2[a, b] += v * x[row, b]
-                if event[row] == 1:
-                    deaths += 1
-                    e0 += r
-                    whole += weight[row]
-                    for a in range(size):
-                        sum_x[a] += weight[row] * x[row, a]
-                        v = r * x[row, a]
-                        e1[a] += v
-                        for b in range(a + 1):
-                            e2[a, b] += v * x[row, b]
-                enter += 1
-            if deaths == 0:
-                continue
-            g = scale[place]
-            steps = deaths if efron else 1
-            share = whole / deaths if efron else whole
-            for a in range(size):
-                gradient[a] += g * sum_x[a]
-            for step in range(steps):
-                part = step / deaths
-                base = s0 - part * e0
-                for a in range(size):
-                    m[a] = (s1[a] - part * e1[a]) / base
-                    gradient[a] -= g * share * m[a]
-                for a in range(size):
-                    for b in range(a + 1):
-                        v = share * ((s2[a, b] - part * e2[a, b]) / base - m[a] * m[b])
-                        cross[a, b] += g * v
-                        square[a, b] += g * g * v
-            place += 1
-    for a in range(size):
-        for b in range(a):
-            cross[b, a] = cross[a, b]
-            square[b, a] = square[a, b]

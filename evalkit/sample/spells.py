@@ -58,7 +58,7 @@ class Intervals:
         """As ``covers``, for intervals of which no two of a person overlap; a single look-up."""
         if not len(self.start):
             return np.zeros(len(person), bool)
-        at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="right") - 1
+        at = np.searchsorted(by_person(self.person, self.start), by_person(person, day), side="right") - 1
         return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self.end[at]))
 
     @cached_property
@@ -73,7 +73,7 @@ class Intervals:
         """Whether some interval that began before the day lasts to that day or longer; they may overlap. Broadcasts."""
         if not len(self.start):
             return np.zeros(np.broadcast_shapes(np.shape(person), np.shape(day)), bool)
-        at = np.searchsorted(_key(self.person, self.start), _key(person, day), side="left") - 1
+        at = np.searchsorted(by_person(self.person, self.start), by_person(person, day), side="left") - 1
         return np.asarray((at >= 0) & (self.person[at] == person) & (day <= self._latest[at]))
 
 
@@ -136,14 +136,14 @@ def intervals(person: NDArray[np.integer], start: Days, end: Days) -> Intervals:
     return Intervals(np.asarray(person, np.int64)[order], start[order], end[order])
 
 
-def _key(person: NDArray[np.integer], day: Days) -> NDArray[np.int64]:
+def by_person(person: NDArray[np.integer], day: Days) -> NDArray[np.int64]:
     """One number that sorts by person, then day; days are far fewer than ten million, also before 1970."""
     return np.asarray(person, np.int64) * 10**7 + day + 10**6
 
 
 def spell_holding(spells: Intervals, person: NDArray[np.int64], day: Days) -> NDArray[np.int64]:
     """The latest-starting spell of the person that holds the day, -1 if none."""
-    at = np.searchsorted(_key(spells.person, spells.start), _key(person, day), side="right") - 1
+    at = np.searchsorted(by_person(spells.person, spells.start), by_person(person, day), side="right") - 1
     result = np.full(len(person), -1, np.int64)
     open_rows = np.flatnonzero(at >= 0)
     while len(open_rows):
@@ -182,7 +182,7 @@ def first_starts(
     by_day = np.lexsort((which, day, person))
     person, day, which = person[by_day], day[by_day], which[by_day]
     holding = spell_holding(spells, person, day)
-    at = np.searchsorted(_key(person, day), _key(spells.person, spells.start))  # first start not before it
+    at = np.searchsorted(by_person(person, day), by_person(spells.person, spells.start))  # first start not before it
     near = np.flatnonzero(at < len(day))
     has = np.zeros(len(spells.start), bool)
     has[near] = (person[at[near]] == spells.person[near]) & (day[at[near]] <= spells.end[near])

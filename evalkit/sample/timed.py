@@ -17,6 +17,7 @@ from evalkit.sample.exposed import YEAR_0
 from evalkit.sample.outcomes import SpellOutcomes
 from evalkit.sample.panels import RegisterPanels
 from evalkit.sample.shapes import spell_table
+from evalkit.sample.spells import by_person
 from evalkit.sample.types import NO_START, Among, Entries, Sample
 
 Ints = NDArray[np.int64]
@@ -143,8 +144,7 @@ def _table(panels: RegisterPanels, instrument: str) -> dict[str, NDArray[Any]]:
 def _sample_spells(outcomes: SpellOutcomes, place: Ints, begin: NDArray[Any]) -> tuple[Ints, NDArray[np.bool_]]:
     """Number of each spell among those of the sample, and whether it is there."""
     spells = outcomes.spells
-    key = spells.person.astype(np.int64) * 10**7 + spells.start + 10**6
-    asked = place * 10**7 + begin + 10**6
+    key, asked = by_person(spells.person, spells.start), by_person(place, begin)
     at = np.minimum(np.searchsorted(key, asked), len(key) - 1)
     return at.astype(np.int64), np.asarray(key[at] == asked)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evalkit.duration.cox import cox
+from evalkit.duration.cox import Ties, cox
 from evalkit.duration.episodes import episodes
 
 NAMES = ["treated", *(f"x{j}" for j in range(1, 10))]
@@ -58,11 +58,11 @@ def rows(persons: int, seed: int = 1, continuous: bool = True) -> pd.DataFrame:
     return pd.concat([both, frame], axis=1)
 
 
-def ours(frame: pd.DataFrame, ties: str) -> tuple[float, float, float]:
+def ours(frame: pd.DataFrame, ties: Ties) -> tuple[float, float, float]:
     """Processor seconds, first coefficient, its robust error."""
     began = time.process_time()
     made = episodes(frame["stop"], frame["event"], start=frame["start"], person=frame["person"])
-    fit = cox(made, frame[NAMES].to_numpy(), NAMES, ties=ties)  # type: ignore[arg-type]
+    fit = cox(made, frame[NAMES].to_numpy(), NAMES, ties=ties)
     return time.process_time() - began, float(fit.coefficients[0]), float(fit.robust_error[0])
 
 

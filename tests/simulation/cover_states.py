@@ -10,24 +10,21 @@ often to jobs; after it they move more often, and a regular job lasts longer.
 The truth is simulated, not worked out with the code that is tested: a million starters, drawn from the same law, lived
 through again with the start, without any, and with the start hazard running on.
 
-``python tests/simulation/cover_states.py --reps 250 --out table.md``
+``OMP_NUM_THREADS=1 python tests/simulation/cover_states.py --reps 250 --out table.md``
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+import numpy as np
 
-import numpy as np  # noqa: E402  (threads are settled first)
-
-from evalkit.duration.hazards import fit_hazards  # noqa: E402
-from evalkit.duration.spells import NEVER, Instrument  # noqa: E402
-from evalkit.duration.states.effects import starters, state_effects  # noqa: E402
+from evalkit.duration.hazards import fit_hazards
+from evalkit.duration.spells import NEVER, Instrument
+from evalkit.duration.states.effects import starters, state_effects
 from evalkit.duration.states.layout import Journeys, Layout, Steps  # noqa: E402
 from evalkit.duration.states.stays import stays  # noqa: E402
 from evalkit.duration.terms import dense, factor, joined  # noqa: E402

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evalkit.duration.fitted import BothErrors
 from evalkit.duration.parametric.families import Bent, Family, cumulated, log_hazard
 from evalkit.effects import Array, Influence, frozen
 from evalkit.errors import Fault, UsageError
 
 
 @dataclass(frozen=True)
-class Proportional:
+class Proportional(BothErrors):
     """A fit read as proportional hazards.
 
     names: ``ln(rate)``, the covariates, ``ln(shape)`` (Weibull: hazard ``rate shape t^(shape - 1) e^(x'b)``) or
@@ -29,16 +30,6 @@ class Proportional:
     def __post_init__(self) -> None:
         for name in ("coefficients", "information"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
-
-    @property
-    def std_error(self) -> Array:
-        """(P,) from the information."""
-        return np.sqrt(np.diag(self.information))
-
-    @property
-    def robust_error(self) -> Array:
-        """(P,) from the influence function, clustered."""
-        return np.sqrt(np.diag(self.influence.vcov))
 
 
 @dataclass(frozen=True)
@@ -61,7 +52,7 @@ class Frailty:
 
 
 @dataclass(frozen=True)
-class Parametric:
+class Parametric(BothErrors):
     """A fitted form of duration.
 
     Attributes
@@ -90,16 +81,6 @@ class Parametric:
     def __post_init__(self) -> None:
         for name in ("parameters", "information"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
-
-    @property
-    def std_error(self) -> Array:
-        """(P,) from the information."""
-        return np.sqrt(np.diag(self.information))
-
-    @property
-    def robust_error(self) -> Array:
-        """(P,) from the influence function, clustered."""
-        return np.sqrt(np.diag(self.influence.vcov))
 
     @property
     def aic(self) -> float:
